@@ -130,6 +130,21 @@ async def test_a_single_server_that_turned_read_only_is_read_and_said_to_be_so(s
         assert store.is_read_only is False
 
 
+async def test_a_server_that_does_not_report_what_it_is_shows_it_by_what_it_does(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncpg.Connection.get_settings", lambda _: None)  # as before PostgreSQL 14
+    async with opened(url_of(server, query="")) as store:
+        set_read_only(server, "on")
+        with pytest.raises(StoreUnavailable):
+            await add(store, "refused")
+        assert await store.account("any") is None
+        before = store.is_read_only
+        set_read_only(server, "off")
+        await eventually_add(store, "taken")
+        assert (before, store.is_read_only) == (True, False)
+
+
 async def test_servers_that_all_refuse_writes_are_unavailable_and_named(server: Server) -> None:
     set_read_only(server, "on")
     store = SqlStore(url_of(free_port(), server))

@@ -181,6 +181,7 @@ class Database:
         """
         async with _transaction((await self._here(operation)).transactions, operation) as connection:
             yield connection
+        self.is_read_only = False
 
     @asynccontextmanager
     async def upgrade_transaction(self, operation: str) -> AsyncIterator[AsyncConnection]:
@@ -305,7 +306,6 @@ class Database:
         except ModuleNotFoundError as exc:
             _refuse_without_driver(exc)
         event.listen(engine.sync_engine, "handle_error", self._drop_read_only)
-        event.listen(engine.sync_engine, "connect", self._forget_read_only)
         event.listen(engine.sync_engine, "checkout", partial(self._check_writable, is_needed=connector.wants_writable))
         if self._is_pooled:
             return _Engines(engine, engine)
@@ -319,9 +319,6 @@ class Database:
             self.is_read_only = True
             context.is_disconnect = True  # so that the next connection is made to a server that takes writes
 
-    def _forget_read_only(self, _connection: DBAPIConnection, _record: object) -> None:
-        self.is_read_only = False  # another server, perhaps
-
     def _check_writable(self, connection: DBAPIConnection, _record: object, _proxy: object, *, is_needed: bool) -> None:
         """Drop a connection whose server has turned read-only, where a writable one *is needed*.
 
@@ -329,7 +326,7 @@ class Database:
         """
         settings = connection.driver_connection.get_settings()
         flags = [getattr(settings, name, None) for name in ("in_hot_standby", "default_transaction_read_only")]
-        if any(flags):  # a pooler, or a server before version 14, may not report them
+        if any(flags) and not self._is_pooled:  # a server before version 14 reports neither, and a pooler old ones
             self.is_read_only = "on" in flags
         if self.is_read_only and is_needed:
             raise sql_errors.DisconnectionError("the server has turned read-only")
