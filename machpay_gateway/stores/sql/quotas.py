@@ -10,8 +10,9 @@ from machpay_gateway.core.limits.calendar import DAY_SECONDS
 from machpay_gateway.core.limits.ports import QuotaStore, StoredUnits
 from machpay_gateway.stores.schema import QUOTA_BATCHES, QUOTA_UNITS
 from machpay_gateway.stores.sql.engine import Statements
-from machpay_gateway.stores.sql.upsert import dialect_insert
+from machpay_gateway.stores.sql.upsert import dialect_insert, insert_many, many_values
 
+_COLUMNS = ("subject", "day", "units")
 _RETENTION_DAYS = 62  # two months: the present one, and the one before for people who ask
 
 
@@ -26,7 +27,7 @@ class SqlQuotas(Statements, QuotaStore):
     async def add_quota_units(self, units: Sequence[tuple[str, int, int]], now: float) -> int:
         async with self._database.write_transaction("quota units") as connection:
             # In one order, so that workers cannot deadlock.
-            rows = [{"subject": subject, "day": day, "units": count} for subject, day, count in sorted(units)]
+            rows = many_values(connection.dialect.name, _COLUMNS, sorted(units))
             await connection.execute(_add(connection.dialect.name), rows)
             if not self._numbers_batches:
                 return 0
@@ -55,7 +56,7 @@ class SqlQuotas(Statements, QuotaStore):
 
 @cache
 def _add(dialect: str) -> Executable:
-    statement = dialect_insert(dialect, QUOTA_UNITS)
+    statement = insert_many(dialect, QUOTA_UNITS, _COLUMNS)
     total = {"units": QUOTA_UNITS.c.units + statement.excluded.units}
     return statement.on_conflict_do_update(index_elements=["subject", "day"], set_=total)
 
