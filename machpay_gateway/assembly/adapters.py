@@ -57,9 +57,14 @@ def ledger_for(settings: Settings, store: QuotaStore) -> "QuotaLedger | None":
     return QuotaLedger(store)
 
 
-def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None", workers: int) -> Limiter:
-    """Return the limiter: in Redis, or in this process, which is one of *workers*; with 0 it serves nobody."""
-    if (limiter := _redis_for(settings, store, ledger, workers)) is not None:
+def limiter_for(
+    settings: Settings, store: "Store", ledger: "QuotaLedger | None", workers: int, *, has_served: bool
+) -> Limiter:
+    """Return the limiter: in Redis, or in this process, which is one of *workers*; with 0 it serves nobody.
+
+    *has_served* is whether this process goes on for one that served before.
+    """
+    if (limiter := _redis_for(settings, store, ledger, workers, has_served=has_served)) is not None:
         return limiter
     if (lock := store.serving_lock) is None:
         return MemoryLimiter(ledger=ledger)
@@ -69,7 +74,12 @@ def limiter_for(settings: Settings, store: "Store", ledger: "QuotaLedger | None"
 
 
 def _redis_for(
-    settings: Settings, store: "Store | None" = None, ledger: "QuotaLedger | None" = None, workers: int = 1
+    settings: Settings,
+    store: "Store | None" = None,
+    ledger: "QuotaLedger | None" = None,
+    workers: int = 1,
+    *,
+    has_served: bool = False,
 ) -> Limiter | None:
     if settings.redis is None:
         return None
@@ -83,6 +93,7 @@ def _redis_for(
         on_failure=settings.on_limiter_failure,
         registry=ShareRegistry(None if lock is None else lock.with_suffix(".workers"), workers=workers),
         ledger=ledger,
+        has_served=has_served,
     )
 
 

@@ -62,6 +62,7 @@ class ConfiguredGateway(Gateway):
         own_routes: OwnRoutes | Sequence[Route] = (),
         carries: bool = False,
         workers: int = 1,
+        has_served: bool = False,
         **options: Unpack[Options],
     ) -> None:
         """Read `machpay.toml` and the environment; *options* override both. Raises ConfigurationError.
@@ -69,13 +70,14 @@ class ConfiguredGateway(Gateway):
         *own_routes* are those of the gateway's own APIs that are served beside the application, by its settings. One
         that *carries* requests to upstreams serves only the environments that have one. *workers* is how many processes
         are known to serve with these settings, of which others may start later; 0 in a process that does not serve.
+        *has_served* is whether this one goes on for one that served: a Redis that refuses it does not stop its start.
         """
         settings = load_settings(options)
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         hosts = settings.page_hosts
         store = store_for(settings)
         opened = OpenedStore(store)
-        limiter = limiter_for(settings, store, ledger_for(settings, opened), workers)
+        limiter = limiter_for(settings, store, ledger_for(settings, opened), workers, has_served=has_served)
         changes = ChangePoller(
             opened.changes_after,
             clock=time.time,

@@ -126,23 +126,26 @@ class Supervisor:
 
     async def _replace_all(self, settings: Settings) -> None:
         """Replace each worker by a new one. Raises GatewayError when one cannot start."""
+        # A Redis that refuses the settings with which it served has changed itself: that is an outage, no mistake.
+        has_served = (settings.redis, settings.redis_prefix) == (self.settings.redis, self.settings.redis_prefix)
         # Workers that still drain after an earlier reload have been replaced already.
         old, wanted = [worker for worker in self._workers if worker.is_wanted], settings.server.workers
         for number in range(max(len(old), wanted)):
             leaving = old[number] if number < len(old) else None
             if number < wanted:
                 # Without Redis only one process may count at a time. Connections wait in the meantime.
-                await self._start(after=leaving if settings.redis is None else None)
+                await self._start(after=leaving if settings.redis is None else None, has_served=has_served)
             if leaving is not None:
                 self._retire(leaving)
 
-    async def _start(self, *, after: _WorkerProcess | None = None) -> None:
+    async def _start(self, *, after: _WorkerProcess | None = None, has_served: bool = False) -> None:
         """Start a worker, and wait until it serves. Raises GatewayError when it cannot.
 
         *after* is a worker that must stop counting before this one starts to. It is retired only once this one has
-        loaded its settings and reached the database.
+        loaded its settings and reached the database. *has_served* is whether others have served before it with the same
+        Redis: then it starts even if that refuses it.
         """
-        worker = await self._spawn()
+        worker = await self._spawn(has_served=has_served)
         if self._stopping.is_set():
             _signal(worker.process)
         self._workers.append(worker)
@@ -160,12 +163,12 @@ class Supervisor:
             raise ConfigurationError("A worker did not start; its log lines above say why.")
         self._run_in_background(lambda: self._watch(worker))
 
-    async def _spawn(self) -> _WorkerProcess:
+    async def _spawn(self, *, has_served: bool) -> _WorkerProcess:
         """Start a worker's process. Raises GatewayError when the system refuses a process or a pipe."""
         try:
             reading, writing = os.pipe()
             try:
-                process = await self._process(writing)
+                process = await self._process(writing, has_served=has_served)
             except OSError:
                 os.close(reading)
                 raise
@@ -175,9 +178,10 @@ class Supervisor:
             raise GatewayError(f"A worker could not be started ({exc.strerror}).") from exc
         return _WorkerProcess(process, await _reader(reading))
 
-    async def _process(self, reports: int) -> Process:
+    async def _process(self, reports: int, *, has_served: bool) -> Process:
         arguments = [str(self._options.get("config") or ""), self._counts.name, self._listener.fileno()]
         arguments += [-1 if self._management is None else self._management.fileno(), reports, self._log_level]
+        arguments.append(int(has_served))
         files = [self._listener.fileno(), reports]
         files += [] if self._management is None else [self._management.fileno()]
         return await asyncio.create_subprocess_exec(
@@ -212,7 +216,7 @@ class Supervisor:
             try:
                 async with self._changing:  # a reload may have started one in the meantime
                     if sum(worker.is_wanted for worker in self._workers) < self.settings.server.workers:
-                        await self._start()
+                        await self._start(has_served=True)
             except GatewayError as exc:
                 if not self._stopping.is_set():
                     logger.error("%s", exc)  # noqa: TRY400

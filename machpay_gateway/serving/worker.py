@@ -51,17 +51,25 @@ class Worker:
     """Serves until it is stopped."""
 
     def __init__(
-        self, options: Options, listener: socket.socket, management: socket.socket | None, counts: Path
+        self,
+        options: Options,
+        listener: socket.socket,
+        management: socket.socket | None,
+        counts: Path,
+        *,
+        has_served: bool,
     ) -> None:
         """Prepare to serve callers on *listener* and operators on *management*. Raises ConfigurationError.
 
-        *counts* is the folder in which all workers write snapshots of their metrics.
+        *counts* is the folder in which all workers write snapshots of their metrics. *has_served* is whether this
+        worker goes on for others that served.
         """
         server = load_settings(options).server
         self.gateway = ConfiguredGateway(
             own_routes=served_routes if server.control_plane != "off" else (),
             carries=server.control_plane != "only",
             workers=server.workers,
+            has_served=has_served,
             **options,
         )
         check_servable(self.gateway.settings)
@@ -199,9 +207,15 @@ def _connections_by_files() -> int:
 
 
 async def _run(
-    options: Options, listener: socket.socket, management: socket.socket | None, counts: Path, report: int
+    options: Options,
+    listener: socket.socket,
+    management: socket.socket | None,
+    counts: Path,
+    report: int,
+    *,
+    has_served: bool,
 ) -> None:
-    worker = Worker(options, listener, management, counts)
+    worker = Worker(options, listener, management, counts, has_served=has_served)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
     loop.add_signal_handler(REPLACED, worker.give_way)
@@ -218,17 +232,18 @@ def main(arguments: Sequence[str]) -> int:
     """Serve, and return the exit status.
 
     *arguments* are the settings' file or "", the folder for metrics, the file descriptors of both listeners and the
-    pipe, and the log level.
+    pipe, the log level, and 1 if this worker goes on for others that served, else 0.
     """
     config, counts = arguments[:2]
-    listener, management, report, level = map(int, arguments[2:])
+    listener, management, report, level, has_served = map(int, arguments[2:])
     configure_logging("text", level=level)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:
         configure_logging(load_settings(options).server.log_format, level=level, worker=os.getpid())
-        uvloop.run(_run(options, socket.socket(fileno=listener), operators, Path(counts), report))
+        callers = socket.socket(fileno=listener)
+        uvloop.run(_run(options, callers, operators, Path(counts), report, has_served=bool(has_served)))
     except GatewayError as exc:
         logger.error("%s", describe_error(exc))  # noqa: TRY400 - it says all there is
         return 1

@@ -316,6 +316,7 @@ async def test_an_outage_is_logged_at_its_start_and_at_its_end(
             proxy.accept()
             await back(harness)
             assert [message[:19] for message in caplog.messages] == ["Redis does not answ", "Redis answers again"]
+            harness.clock.advance(60)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -506,3 +507,19 @@ async def test_of_two_invalidations_the_newer_version_is_written(
         await asyncio.gather(earlier, harness.invalidate(second))
         await until_stale(other, version=2)
         assert (await other.take(TEN, version=3)).left == 9
+
+
+async def test_a_server_whose_memory_is_full_now_and_then_fills_no_log(
+    prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "machpay_gateway")
+    break_it, mend = FULL
+    with running_server() as server:
+        async with limiter_on(server.url, prefix) as harness:
+            for _ in range(5):
+                server.command(*break_it)
+                while not harness.limiter.is_degraded:
+                    await seconds_of(harness)
+                server.command(*mend)
+                await back(harness)
+            assert [message[:12] for message in caplog.messages] == ["Redis does n", "Redis answer"]

@@ -6,24 +6,31 @@ the background.
 """
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from redis.exceptions import RedisError, ResponseError
 
 from machpay_gateway.limiters.redis.batcher import LEASE_SECONDS, Batcher
 from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, LateReply, PipelinedConnection
+from machpay_gateway.limiters.redis.outage_log import OutageLog
 from machpay_gateway.limiters.redis.refusals import AccessRefusedError, LimiterUse, ServerRefusal, explain
 from machpay_gateway.limiters.redis.scripts import Script, run_script
 from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, Servers
 
-logger = logging.getLogger(__name__)
-
 FAILURES = (RedisError, OSError, TimeoutError, LateReply)
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
 _STABLE_SECONDS = 0.5  # a connection that lasted so long is replaced without backoff
+
+
+class Heartbeats(NamedTuple):
+    """A *script* that registers *worker* under a *key* as alive; without one, it only counts who is."""
+
+    script: Script
+    key: bytes
+    worker: str | None
 
 
 class ConnectionSupervisor:
@@ -34,17 +41,16 @@ class ConnectionSupervisor:
         servers: Servers,
         batcher: Batcher,
         *,
-        heartbeat: Script,
-        workers_key: bytes,
-        worker: str | None,
+        heartbeats: Heartbeats,
         use: LimiterUse,
         find_refusals: Callable[[PipelinedConnection], Awaitable[Sequence[Exception]]],
         on_connected: Callable[[], None],
+        log: OutageLog,
     ) -> None:
         """Keep *batcher* connected to *servers*; *on_connected* is called with each new connection, before its use.
 
-        A connection must have no *find_refusals*, at first and after a refusal: one heartbeat shows too little. Without
-        a *worker*, this process is none of those that heartbeats count.
+        A connection must have no *find_refusals*, at first and after a refusal: one of the *heartbeats* shows too
+        little.
         """
         self.is_away = False
         self.reason: Exception | None = None  # of the outage
@@ -54,14 +60,13 @@ class ConnectionSupervisor:
         self.away_since = 0.0  # by the monotonic clock
         self._servers = servers
         self._batcher = batcher
-        self._heartbeat_script = heartbeat
-        self._workers_key = workers_key
-        self._worker = worker
+        self._heartbeats = heartbeats
         self._use_of_servers = use
         self._find_refusals = find_refusals
         self._is_unproven = True
-        self._is_refusal_logged = False
+        self._is_diagnosed = False  # in this outage
         self._on_connected = on_connected
+        self._log = log
         self._outage_timer: asyncio.TimerHandle | None = None
         self._running = asyncio.create_task(self._run())
 
@@ -98,17 +103,7 @@ class ConnectionSupervisor:
         if not self.is_away:
             self.is_away = True
             self.away_since = time.monotonic()
-            if refusal is None:
-                logger.warning(
-                    "Redis does not answer: limits are decided without it. %s: %s", type(reason).__name__, reason
-                )
-        if refusal is not None and not self._is_refusal_logged:  # it may be known only after a while
-            self._is_refusal_logged = True
-            logger.warning(
-                "Redis does not serve the limits: %s. The way out: %s.",
-                refusal.message,
-                refusal.way_out,
-            )
+        self._log.begin(f"{type(reason).__name__}: {reason}", refusal)
         self._batcher.fail_queued()
 
     async def _run(self) -> None:
@@ -119,8 +114,7 @@ class ConnectionSupervisor:
             try:
                 connection = await self._connect()
             except FAILURES as exc:
-                # Once is enough: the probe opens a connection of its own.
-                self.declare_outage(exc if self.tried.is_set() else await self._servers.diagnose(exc))
+                self.declare_outage(await self._diagnose(exc))
                 self.tried.set()
                 backoff = _longer(backoff)
                 continue
@@ -135,6 +129,13 @@ class ConnectionSupervisor:
                 self.declare_outage(reason)
             else:
                 self._start_outage_timer()
+
+    async def _diagnose(self, failure: Exception) -> Exception:
+        """Return the reason of *failure*. It is looked for once in an outage: that opens a connection of its own."""
+        if self._is_diagnosed:
+            return failure
+        self._is_diagnosed = True
+        return await self._servers.diagnose(failure)
 
     async def _connect(self) -> PipelinedConnection:
         """Return a connection on which a write was answered in time."""
@@ -172,8 +173,9 @@ class ConnectionSupervisor:
             self._batcher.detach()
 
     async def _send_heartbeat(self, connection: PipelinedConnection, lease_seconds: int) -> None:
-        arguments: list[bytes | str | int] = ["", 0] if self._worker is None else [self._worker, lease_seconds]
-        workers = await run_script(connection, self._heartbeat_script, [self._workers_key], arguments)
+        script, key, worker = self._heartbeats
+        arguments: list[bytes | str | int] = ["", 0] if worker is None else [worker, lease_seconds]
+        workers = await run_script(connection, script, [key], arguments)
         self._batcher.workers = max(1, int(workers))  # type: ignore[call-overload]  # an integer, by heartbeat.lua
 
     def _start_outage_timer(self) -> None:
@@ -188,9 +190,10 @@ class ConnectionSupervisor:
 
     def _end_outage(self) -> None:
         self._stop_outage_timer()
+        self._is_diagnosed = False
         if self.is_away:
-            self.is_away = self._is_refusal_logged = False
-            logger.warning("Redis answers again, after %.1f s.", time.monotonic() - self.away_since)
+            self.is_away = False
+            self._log.end()
 
 
 def _longer(backoff: float) -> float:

@@ -31,9 +31,10 @@ from machpay_gateway.core.limits.rate import Limits, Quota, Rate
 from machpay_gateway.limiters.redis.backlog import Backlog, batches_of
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import set_result
-from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
+from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor, Heartbeats
 from machpay_gateway.limiters.redis.health_checks import find_refusals
 from machpay_gateway.limiters.redis.local_share import LocalShare
+from machpay_gateway.limiters.redis.outage_log import OutageLog
 from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts
@@ -68,7 +69,7 @@ class RedisLimiter:
     server, by failure mode; `batches` the number of batches, by their size in steps.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it counts with, by keyword
         self,
         url: str,
         *,
@@ -79,18 +80,21 @@ class RedisLimiter:
         scripts: Scripts | None = None,
         ledger: "QuotaLedger | None" = None,
         registry: ShareRegistry | None = None,
+        has_served: bool = False,
     ) -> None:
         """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError.
 
         *ledger* stores what quotas admit, and has what they admitted before; without one they count from 0 where the
         servers have no count. *registry* divides the local share among the processes of this host, unless this one only
-        reads what is left.
+        reads what is left. What refuses the limiter is an outage to one that *has_served*, or whose predecessor has:
+        only the first start stops for it.
         """
         self.counts: Counter[str] = Counter()
         self.batches: Counter[int] = Counter()
         self._servers = servers_for(url)
         self._prefix = prefix.encode()
         self._on_failure = on_failure
+        self._has_served = has_served
         self._clock = clock
         self._wall_clock = wall_clock
         self._ledger = ledger
@@ -103,6 +107,7 @@ class RedisLimiter:
         self._is_alone = False
         self._total: int | None = None  # workers on all hosts, as the server last told
         self._markers = VersionMarkers()
+        self._log = OutageLog(clock=clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._batcher: Batcher
         self._supervisor: ConnectionSupervisor
@@ -126,15 +131,17 @@ class RedisLimiter:
     async def open(self) -> None:
         """Connect, or start degraded when no server can be reached. Idempotent.
 
-        Raises ConfigurationError when a server can be reached and refuses what the limiter needs.
+        Raises ConfigurationError when a server can be reached and refuses what the limiter needs; but only at the first
+        start: later on, that is an outage like any other.
         """
         if self._loop is not asyncio.get_running_loop():
             self._start()
         await self._supervisor.tried.wait()
         refusal = self._supervisor.refusal if self._supervisor.is_away else None
-        if refusal is not None and not refusal.passes:
+        if refusal is not None and not refusal.passes and not self._has_served:
             await self.close()
             raise ConfigurationError(f"redis: {refusal.message}: {refusal.way_out}")
+        self._has_served = True
 
     async def close(self) -> None:
         """Store what quotas admitted, release all slots and write pending version markers, and disconnect.
@@ -262,12 +269,11 @@ class RedisLimiter:
         self._supervisor = ConnectionSupervisor(
             self._servers,
             self._batcher,
-            heartbeat=self._scripts.heartbeat,
-            workers_key=self._prefix + b":workers",
-            worker=worker if admits else None,
+            heartbeats=Heartbeats(self._scripts.heartbeat, self._prefix + b":workers", worker if admits else None),
             use=LimiterUse(self._prefix.decode(), self._on_failure, self._servers.kind),
             find_refusals=lambda connection: find_refusals(connection, self._prefix.decode()),
             on_connected=self._report_outage,
+            log=self._log,
         )
         self._tasks = [
             asyncio.create_task(self._heartbeat()),
@@ -297,6 +303,7 @@ class RedisLimiter:
         """Refresh the part of this worker more often than with each heartbeat while it matters."""
         while True:
             await asyncio.sleep(_SHARE_SECONDS)
+            self._log.remind(self.counts.total())
             if self._supervisor.is_away:
                 self._refresh_share()
 
@@ -451,7 +458,6 @@ class RedisLimiter:
         for one, share, part in entries:
             if part.enforced or not is_shadow_limited:
                 one.take_alone(share, now, today, cost)
-        logger.info("%s was admitted while Redis is away (%s).", request.subject, self._on_failure)
         lease = subjects.take(0, is_shadow_limited=is_shadow_limited)  # the units are counted above
         levels = tuple(max(0.0, level) for level in _local_levels(entries, now, today))
         return Admitted(lease, levels, plan.local_share(self._registry.divisor), is_shadow_limited)

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -151,23 +152,25 @@ async def _is_unknown_to_all(sentinels: Sentinel, service: str) -> bool:
 
 
 async def _speaks_tls(address: Address) -> bool:
-    """Return whether a TLS handshake succeeds at *address*. No matter with whom: nothing is sent."""
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    try:
-        _, writer = await asyncio.open_connection(*address, ssl=context)
-    except ssl.SSLError:
-        return False
-    writer.transport.abort()
-    return True
+    """Return whether what listens at *address* replies to the begin of a TLS handshake."""
+    sent = ssl.MemoryBIO()
+    handshake = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=address[0])
+    with suppress(ssl.SSLWantReadError):
+        handshake.do_handshake()
+    return await _first_byte(address, sent.read()) in {b"\x15", b"\x16"}  # an alert, or its part of the handshake
 
 
 async def _speaks_plain(address: Address) -> bool:
     """Return whether a plain PING gets a reply at *address*."""
+    return await _first_byte(address, b"PING\r\n") in {b"+", b"-"}
+
+
+async def _first_byte(address: Address, sent: bytes) -> bytes:
+    """Return the first byte of the reply to what is *sent*."""
     reader, writer = await asyncio.open_connection(*address)
     try:
-        writer.write(b"PING\r\n")
-        return await reader.read(1) in {b"+", b"-"}
+        writer.write(sent)
+        return await reader.read(1)
     finally:
         writer.transport.abort()
 
