@@ -523,3 +523,49 @@ async def test_a_server_whose_memory_is_full_now_and_then_fills_no_log(
                 server.command(*mend)
                 await back(harness)
             assert [message[:12] for message in caplog.messages] == ["Redis does n", "Redis answer"]
+
+
+ODD_REPLIES = [
+    b"-NOAUTH Authentication required.\r\n",
+    b"-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+    b"-NOPERM this user has no permissions to run the 'evalsha' command\r\n",
+    b"-READONLY You can't write against a read only replica.\r\n",
+    b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+    b"-LOADING Redis is loading the dataset in memory\r\n",
+    b"-MISCONF Errors writing to the AOF file: No space left on device\r\n",
+    b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+    b"-ERR max number of clients reached\r\n",
+    b"-DENIED Redis is running in protected mode\r\n",
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"\x15\x03\x01\x00\x02\x02\x46",  # an alert of TLS
+    b"SSH-2.0-OpenSSH_9.6\r\n",
+    b"%1\r\n+of RESP 3\r\n:1\r\n",
+    b"*-7\r\n",
+    b"\xff\x00\xfe" * 9,
+    b"$3\r\nabc\r\n" * 9,
+    b":1\r\n" * 9,
+    b"",  # it hangs up
+]
+
+
+@pytest.mark.parametrize("reply", ODD_REPLIES)
+async def test_whatever_answers_in_place_of_the_server_is_an_outage_that_ends(reply: bytes, prefix: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(reply)
+        writer.close()
+
+    with running_server() as server:
+        async with limiter_on(server.url, prefix) as harness:
+            await harness.take(TEN)
+            server.kill()
+            async with await asyncio.start_server(answer, HOST, server.port):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while not harness.limiter.is_degraded:  # noqa: ASYNC110 - no event
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(0.3)  # for an attempt or two to connect
+                await harness.limiter.open()  # as each query of a process without a start does
+                assert harness.limiter.is_degraded
+                assert await seconds_of(harness, 3) < AT_ONCE_SECONDS
+            server.start()
+            await back(harness)
