@@ -26,6 +26,7 @@ from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall, Reply, ServerConnection
 from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.shards import HashSlot, Shard
 from machpay_gateway.limiters.redis.subject import Step, Subject, SubjectSet
 
 SHAPES = ((64, 64), (64, 1), (16, 16), (1, 1))  # callers, keys
@@ -145,13 +146,15 @@ async def microseconds_per_decision(way: Callable[[int], Any], port: int, caller
         batches=Counter(),
     )
     batcher.attach(connection)
+    shard = Shard()
+    shard.batcher, shard.supervisor = batcher, None  # type: ignore[assignment]  # which no batcher uses
+    slot = HashSlot(shard)
     subjects = [
         Subject(
             str(number),
             b"transport:%d" % number,
             AdmissionRequest(str(number), 1, tier_plan(_TIER), 1),
-            on_release=batcher.report_release,
-            on_charge=batcher.report_charge,
+            slot=slot,
             count_quotas=_never_count,
         )
         for number in range(keys)

@@ -75,8 +75,9 @@ def _limiter(gateway: Gateway) -> str:
     outage = gateway.limiter.outage
     if outage is None:
         return OK
+    server = f"{outage.part} of Redis have not answered" if outage.part else "Redis has not answered"
     return (
-        f"degraded: Redis has not answered for {outage.seconds:.0f} s ({_masked(outage.reason)}). Meanwhile "
+        f"degraded: {server} for {outage.seconds:.0f} s ({_masked(outage.reason)}). Meanwhile "
         f'{_MEANWHILE[outage.mode]} (on_limiter_failure = "{outage.mode}"): check that Redis runs; '
         "`machpay-gateway doctor` says more."
     )

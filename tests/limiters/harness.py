@@ -36,6 +36,7 @@ from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.limiters.quota_ledger import QuotaLedger
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.scripts import Script, Scripts
+from machpay_gateway.limiters.redis.shards import Shard
 from tests.clocks import FixedClock
 
 START = 6000.0
@@ -166,6 +167,13 @@ class Harness:
         """Take *units*, one at a time, and give each slot back."""
         for _ in range(units):
             (await self.take(tier)).lease.release()
+
+
+def only_shard(limiter: Limiter) -> Shard:
+    """Return the shard of a *limiter* on one server: nobody else knows what is on its way."""
+    assert isinstance(limiter, RedisLimiter)
+    (shard,) = limiter._topology.shards  # noqa: SLF001 - as above
+    return shard
 
 
 OpenLimiter = Callable[[], AbstractAsyncContextManager[Harness]]

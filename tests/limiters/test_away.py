@@ -25,7 +25,7 @@ from machpay_gateway.core.limits.rate import CONCURRENCY, Tier
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.limiter import FailureMode
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, Harness, Left
+from tests.limiters.harness import START, Harness, Left, only_shard
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
@@ -216,7 +216,7 @@ async def test_a_sweep_of_idle_subjects_keeps_the_local_shares(proxy: FaultProxy
         cut(proxy)
         await harness.take(TEN, subject="key_0")  # the connection is known to be lost
         await harness.use_up(TEN, 10)
-        limiter._batcher.fail_queued()  # noqa: SLF001 - as every failed attempt to connect does
+        only_shard(limiter).batcher.fail_queued()  # as every failed attempt to connect does
         for number in range(20):
             await harness.take(TEN, subject=f"another_{number}")
         assert (await harness.refusal(TEN)).policies == ("minute",)

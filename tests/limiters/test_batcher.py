@@ -14,6 +14,7 @@ from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis.batcher import Batcher
 from machpay_gateway.limiters.redis.connection import RedisCall
 from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.shards import HashSlot, Shard
 from machpay_gateway.limiters.redis.subject import Step, Subject, SubjectSet
 
 TEN = Tier("10/minute", 4)
@@ -65,6 +66,9 @@ class Requests:
             seed=self.seeded.append,
             batches=self.batches,
         )
+        shard = Shard()
+        shard.batcher, shard.supervisor = self.batcher, None  # type: ignore[assignment]  # which no batcher uses
+        self.slot = HashSlot(shard)
         self.batcher.attach(self.connection)
         self.futures: list[asyncio.Future[Answer]] = []
 
@@ -77,8 +81,7 @@ class Requests:
                 name,
                 name.encode(),
                 request,
-                on_release=self.batcher.report_release,
-                on_charge=self.batcher.report_charge,
+                slot=self.slot,
                 count_quotas=lambda *_: None,
             )
         self.futures.append(asyncio.get_running_loop().create_future())

@@ -13,6 +13,7 @@ from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
 from machpay_gateway.limiters.redis.health_checks import check_password_encoding, check_redis
 from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.scripts import Scripts
+from tests.redises.cluster import running_cluster
 from tests.redises.faults import FaultProxy
 from tests.redises.fixtures import redis_sentinels
 from tests.redises.ports import HOST, free_port
@@ -284,3 +285,14 @@ def test_a_password_that_ends_too_soon_is_reported_before_it_is_displayed(sign: 
     )
     assert check_password_encoding(f"redis://user:s3%2Fcret@{HOST}/0?db=1") is None
     assert check_password_encoding("redis://[") is None, "an unreadable URL is a configuration error"
+
+
+async def test_a_dead_shard_of_a_cluster_is_wrong_and_the_others_are_checked() -> None:
+    with running_cluster("--cluster-require-full-coverage", "no") as cluster:
+        dead = cluster.servers[1]
+        dead.kill()
+        results = await check_redis(cluster.url, prefix="machpay", on_failure="local")
+    (wrong,) = [it for it in results if it.subject == "redis" and it.status is WRONG]
+    assert wrong.message.startswith(f"1 of 3 shards does not answer: 127.0.0.1:{dead.port} (Error 111 ")
+    assert wrong.message.endswith('for their subjects, on_limiter_failure = "local" decides')
+    assert any(it.subject == "redis access" and it.status is OK for it in results)

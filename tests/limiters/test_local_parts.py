@@ -16,7 +16,7 @@ from machpay_gateway.limiters.quota_ledger import QuotaLedger
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, StoredQuotas
+from tests.limiters.harness import START, StoredQuotas, only_shard
 from tests.redises.faults import FaultProxy
 from tests.redises.ports import HOST, free_port
 
@@ -202,8 +202,8 @@ async def test_what_an_ended_process_left_counts_once_whatever_the_count_started
             if is_seeded:
                 assert await ask(other, sold())
             proxy.accept()
-            await until(lambda: not second.is_degraded and second._resync_timer is not None)  # noqa: SLF001 - the report
-            await second._batcher.drain()  # noqa: SLF001 - as above
+            await until(lambda: not second.is_degraded and only_shard(second).resync_timer is not None)
+            await only_shard(second).batcher.drain()
             remaining = await other.remaining(sold())
             assert isinstance(remaining, Remaining)
             assert [int(level) for level in remaining.levels[:4:2]] == [
@@ -220,8 +220,8 @@ async def test_stored_counts_of_a_quota_outlive_a_report_to_an_empty_server(tmp_
             assert sum([await ask(first, sold()) for _ in range(5)]) == 5
             await first.close()  # which stores them
             proxy.accept()
-            await until(lambda: not second.is_degraded and second._resync_timer is not None)  # noqa: SLF001 - the report
-            await second._batcher.drain()  # noqa: SLF001 - as above
+            await until(lambda: not second.is_degraded and only_shard(second).resync_timer is not None)
+            await only_shard(second).batcher.drain()
             remaining = await second.remaining(sold())
             assert isinstance(remaining, Remaining)
             assert [int(remaining.levels[0]), int(remaining.levels[2])] == [995, 15]

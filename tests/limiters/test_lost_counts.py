@@ -22,7 +22,7 @@ from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.backlog import Backlog, joined
 from machpay_gateway.limiters.redis.local_share import LocalShare
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, Harness, ScriptsAt, StoredQuotas, redis_at
+from tests.limiters.harness import START, Harness, ScriptsAt, StoredQuotas, only_shard, redis_at
 from tests.redises.servers import Server, running_server
 
 pytestmark = pytest.mark.usefixtures("no_deadlines")
@@ -246,7 +246,7 @@ async def test_a_server_that_was_restored_from_a_snapshot_goes_on_from_what_is_s
         redis.client_kill_filter(_type="normal")
         for key, state in snapshot.items():
             redis.restore(key, 600_000, state, replace=True)
-    while any(limiter._batcher.connected != int(workers.clock()) for limiter in workers.limiters):  # noqa: ASYNC110, SLF001 - no event
+    while any(only_shard(it).batcher.connected != int(workers.clock()) for it in workers.limiters):  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.01)
     assert await workers.take(1) == 200 - 70 - 1
     assert await workers.take(0) == 200 - 70 - 2

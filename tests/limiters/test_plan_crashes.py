@@ -26,7 +26,7 @@ from machpay_gateway.core.limits.rate import Limits, Quota
 from machpay_gateway.limiters.quota_ledger import QuotaLedger
 from machpay_gateway.limiters.redis import RedisLimiter
 from tests.clocks import FixedClock
-from tests.limiters.harness import START, Harness, ScriptsAt, StoredQuotas
+from tests.limiters.harness import START, Harness, ScriptsAt, StoredQuotas, only_shard
 
 LEASE_SECONDS = 10
 WORKERS = 2
@@ -70,10 +70,10 @@ class Worker:
 
     async def settle(self) -> None:
         """Wait until the server has all that this worker has to state, with the stored counts that it lacks."""
-        await self.limiter._batcher.drain()  # noqa: SLF001 - nobody else knows what is on its way
-        while self.limiter._seeding:  # noqa: SLF001 - no event, and as above
+        await only_shard(self.limiter).batcher.drain()
+        while self.limiter._seeding:  # noqa: SLF001 - no event
             await asyncio.sleep(0.001)
-            await self.limiter._batcher.drain()  # noqa: SLF001 - as above
+            await only_shard(self.limiter).batcher.drain()
         await self.harness.until_reported()
 
     def held(self, subject: str) -> int:
@@ -198,7 +198,7 @@ class History:
             await worker.ledger._flush(None)  # noqa: SLF001 - as it does each second
             self.store(worker)
         for worker in self.workers:
-            worker.limiter._report_subjects()  # noqa: SLF001 - as each heartbeat does
+            worker.limiter._report_subjects(worker.limiter._subjects.values())  # noqa: SLF001 - as each heartbeat does
             await self.stated(worker, [subject for _, subjects in worker.leases for subject in subjects])
         assert self.stored.units == self.expected_stored
 

@@ -112,6 +112,20 @@ def running_cluster(*flags: str, nodes: int = 3) -> Iterator[Cluster]:
         yield cluster
 
 
+@contextmanager
+def running_replica(cluster: Cluster, primary: Server) -> Iterator[Server]:
+    """Run a replica of a *primary* of *cluster*, which takes over when that fails."""
+    with running_server(*_FLAGS) as replica:
+        replica.command("CLUSTER", "MEET", HOST, cluster.servers[0].port)
+        nodes = len(cluster.servers) + 1
+        wait_until(lambda: _sees_all(replica, nodes), seconds=_READY_SECONDS, claim="the replica sees all nodes")
+        replica.command("CLUSTER", "REPLICATE", node_id(primary))
+        wait_until(
+            lambda: replica.command("ROLE")[3] == "connected", seconds=_READY_SECONDS, claim="the replica follows"
+        )
+        yield replica
+
+
 def _sees_all(server: Server, nodes: int) -> bool:
     state = server.command("CLUSTER INFO")
     return (

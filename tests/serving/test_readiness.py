@@ -19,6 +19,7 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
+from tests.redises.cluster import running_cluster
 from tests.redises.servers import running_server
 
 PASSWORD = secrets.token_hex(8)
@@ -143,6 +144,22 @@ async def test_a_limiter_without_redis_says_since_when_and_what_holds_meanwhile(
             assert status == 200  # it goes on
             assert checks["limiter"].startswith("degraded: Redis has not answered for 0 s (")
             assert f'Meanwhile {meanwhile} (on_limiter_failure = "{mode}")' in checks["limiter"]
+
+
+async def test_a_limiter_without_a_shard_of_a_cluster_says_which_of_how_many(tmp_path: Path) -> None:
+    with running_cluster("--cluster-require-full-coverage", "no") as cluster:
+        async with worker(tmp_path, redis=cluster.url) as (it, ask):
+            await it.gateway.lifecycle.serve()
+            assert (await ask())[1]["limiter"] == "ok"
+            dead = cluster.servers[1]
+            dead.kill()
+            async with asyncio.timeout(10):
+                while not it.gateway.limiter.is_degraded:  # noqa: ASYNC110 - what is waited for knows of no event
+                    await asyncio.sleep(0.01)
+            status, checks = await ask()
+            assert status == 200
+            said = f"degraded: 1 of 3 shards (127.0.0.1:{dead.port}) of Redis have not answered for 0 s ("
+            assert checks["limiter"].startswith(said)
 
 
 async def test_usage_that_cannot_be_stored_is_told_with_its_number(

@@ -109,11 +109,15 @@ Answer = Admitted | Exceeded | Stale | LimiterUnavailable
 
 
 class Outage(NamedTuple):
-    """Why a limiter decides without its server: for how many *seconds* so far, and in which failure *mode*."""
+    """Why a limiter decides without its server: for how many *seconds* so far, and in which failure *mode*.
+
+    *part* is which part of several servers is away; "" when it is the only one.
+    """
 
     seconds: float
     reason: str
     mode: str
+    part: str = ""
 
 
 class Remaining(NamedTuple):

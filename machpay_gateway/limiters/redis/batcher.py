@@ -264,21 +264,21 @@ class Batcher:
             at += subjects.reply_fields
         # Only after all are resolved: a chunk may leave from here.
         for subject in unreported:
+            # Its slot may have moved to another shard.
             if subject.queue:
-                self.submit(subject)
+                subject.slot.batcher.submit(subject)
             else:
-                self.report_release(subject)
+                subject.slot.batcher.report_release(subject)
         charged, self._charged = self._charged, []
         for subject in charged:
-            self.report_charge(subject)
+            subject.slot.batcher.report_charge(subject)
 
     def _fail(self, step: Step) -> None:
         subject = step.subjects.own
         step.subjects.fail(step)
         self.resolve_locally(step)
-        if subject.queue and not subject.is_queued:
-            subject.is_queued = True
-            self._ready.append(subject)
+        if subject.queue:
+            subject.slot.batcher.submit(subject)
 
     def resolve_locally(self, step: Step) -> None:
         """Answer all that still waits for *step*, without the server."""

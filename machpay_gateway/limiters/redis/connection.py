@@ -33,6 +33,9 @@ class LateReply(Exception):
         super().__init__(message)
 
 
+FAILURES = (RedisError, OSError, TimeoutError, LateReply)  # of servers, and of the way to them
+
+
 class RedisCall(NamedTuple):
     """An *encoded* command about one *key*.
 

@@ -9,64 +9,58 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from machpay_gateway.limiters.redis.batcher import LEASE_SECONDS, Batcher
-from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, LateReply, PipelinedConnection
+from machpay_gateway.limiters.redis.connection import FAILURES, REPLY_TIMEOUT_SECONDS, LateReply, PipelinedConnection
 from machpay_gateway.limiters.redis.outage_log import OutageLog
 from machpay_gateway.limiters.redis.refusals import AccessRefusedError, LimiterUse, ServerRefusal, explain
-from machpay_gateway.limiters.redis.scripts import Script, run_script
-from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, Servers
+from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS
 
-FAILURES = (RedisError, OSError, TimeoutError, LateReply)
 _FIRST_BACKOFF_SECONDS, _MAX_BACKOFF_SECONDS = 0.05, 1.0
 _STABLE_SECONDS = 0.5  # a connection that lasted so long is replaced without backoff
 
 
-class Heartbeats(NamedTuple):
-    """A *script* that registers *worker* under a *key* as alive; without one, it only counts who is."""
-
-    script: Script
-    key: bytes
-    worker: str | None
-
-
 class ConnectionSupervisor:
-    """One worker's connection to the servers."""
+    """One worker's connection to the server of one shard."""
 
     def __init__(
         self,
-        servers: Servers,
         batcher: Batcher,
         *,
-        heartbeats: Heartbeats,
-        use: LimiterUse,
+        connect: Callable[[], Awaitable[PipelinedConnection]],
+        diagnose: Callable[[Exception], Awaitable[Exception]],
+        heartbeat: Callable[[PipelinedConnection, int], Awaitable[None]],
         find_refusals: Callable[[PipelinedConnection], Awaitable[Sequence[Exception]]],
+        use: LimiterUse,
         on_connected: Callable[[], None],
         log: OutageLog,
     ) -> None:
-        """Keep *batcher* connected to *servers*; *on_connected* is called with each new connection, before its use.
+        """Keep *batcher* connected, by *connect*; *on_connected* is called before the use of each new connection.
 
-        A connection must have no *find_refusals*, at first and after a refusal: one of the *heartbeats* shows too
-        little.
+        *diagnose* returns the reason of a failure to connect. *heartbeat* gets a connection and the seconds of the
+        lease, and must be answered in time. A connection must have no *find_refusals*, at first and after a refusal:
+        one heartbeat shows too little.
         """
         self.is_away = False
+        self.is_resyncing = False  # for a while after an outage
+        self.decided = 0  # without the server
         self.reason: Exception | None = None  # of the outage
         self.connection: PipelinedConnection | None = None
         self.tried = asyncio.Event()  # set after the first attempt, whatever its outcome
         self.connected = asyncio.Event()
         self.away_since = 0.0  # by the monotonic clock
-        self._servers = servers
         self._batcher = batcher
-        self._heartbeats = heartbeats
-        self._use_of_servers = use
+        self._open_connection = connect
+        self._find_reason = diagnose
+        self._send_heartbeat = heartbeat
         self._find_refusals = find_refusals
+        self._use_of_servers = use
         self._is_unproven = True
         self._is_diagnosed = False  # in this outage
         self._on_connected = on_connected
-        self._log = log
+        self.log = log
         self._outage_timer: asyncio.TimerHandle | None = None
         self._running = asyncio.create_task(self._run())
 
@@ -82,10 +76,7 @@ class ConnectionSupervisor:
         self._stop_outage_timer()
 
     async def heartbeat(self, lease_seconds: int = LEASE_SECONDS) -> None:
-        """Register this worker as alive, or as gone with a lease of 0, and refresh the number of workers.
-
-        A connection on which the reply is late is given up.
-        """
+        """Register this worker as alive, or as gone with a lease of 0. A connection is given up where that fails."""
         connection = self.connection
         if connection is None:
             return
@@ -103,7 +94,7 @@ class ConnectionSupervisor:
         if not self.is_away:
             self.is_away = True
             self.away_since = time.monotonic()
-        self._log.begin(f"{type(reason).__name__}: {reason}", refusal)
+        self.log.begin(f"{type(reason).__name__}: {reason}", refusal)
         self._batcher.fail_queued()
 
     async def _run(self) -> None:
@@ -135,12 +126,12 @@ class ConnectionSupervisor:
         if self._is_diagnosed:
             return failure
         self._is_diagnosed = True
-        return await self._servers.diagnose(failure)
+        return await self._find_reason(failure)
 
     async def _connect(self) -> PipelinedConnection:
         """Return a connection on which a write was answered in time."""
         async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await self._servers.connect()
+            connection = await self._open_connection()
         try:
             if self._is_unproven:
                 await self._check_access(connection)
@@ -172,12 +163,6 @@ class ConnectionSupervisor:
             self.connection = None
             self._batcher.detach()
 
-    async def _send_heartbeat(self, connection: PipelinedConnection, lease_seconds: int) -> None:
-        script, key, worker = self._heartbeats
-        arguments: list[bytes | str | int] = ["", 0] if worker is None else [worker, lease_seconds]
-        workers = await run_script(connection, script, [key], arguments)
-        self._batcher.workers = max(1, int(workers))  # type: ignore[call-overload]  # an integer, by heartbeat.lua
-
     def _start_outage_timer(self) -> None:
         if not self.is_away and self._outage_timer is None:
             lost = LateReply("the connection was lost")
@@ -193,7 +178,7 @@ class ConnectionSupervisor:
         self._is_diagnosed = False
         if self.is_away:
             self.is_away = False
-            self._log.end()
+            self.log.end()
 
 
 def _longer(backoff: float) -> float:

@@ -7,27 +7,27 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from secrets import token_hex
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from redis.crc import key_slot
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, ResponseError
 from redis.sentinel import MasterNotFoundError
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
-from machpay_gateway.limiters.redis.cluster import slots_in
-from machpay_gateway.limiters.redis.connection import PipelinedConnection, Reply, execute
-from machpay_gateway.limiters.redis.connection_supervisor import FAILURES
+from machpay_gateway.limiters.redis.connection import FAILURES, PipelinedConnection, Reply, ServerConnection, execute
 from machpay_gateway.limiters.redis.diagnostics import ServerFacts, check_results
 from machpay_gateway.limiters.redis.refusals import LimiterUse, explain
 from machpay_gateway.limiters.redis.resp import Argument
 from machpay_gateway.limiters.redis.scripts import Scripts
-from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, servers_for
+from machpay_gateway.limiters.redis.servers import CONNECT_SECONDS, Address, Servers, servers_for
+from machpay_gateway.limiters.redis.shards import new_key
 from machpay_gateway.limiters.redis.steps import pack_step
 
 Command = tuple[Argument, ...]
@@ -59,33 +59,35 @@ async def check_redis(
     """
     servers, public_url = servers_for(url), _without_password(url)
     use = LimiterUse(prefix, on_failure, servers.kind)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await servers.connect()
-    except FAILURES as exc:
-        return [_unreachable(public_url, await servers.diagnose(exc), use)]
-    try:
-        facts = [await server.facts(clock) for server in await _servers(connection, prefix)]
-        return [await _reachable(connection, public_url, facts, prefix), *check_results(facts, use)]
-    except FAILURES as exc:
-        return [_unreachable(public_url, exc, use)]
-    finally:
-        await connection.close()
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                checked, mistakes = await _connect(servers, prefix.encode(), use, stack)
+        except FAILURES as exc:
+            return [_unreachable(public_url, await servers.diagnose(exc), use)]
+        try:
+            facts = [await server.facts(clock) for server in checked]
+            return [await _reachable(checked, public_url, facts, prefix), *mistakes, *check_results(facts, use)]
+        except FAILURES as exc:
+            return [_unreachable(public_url, exc, use)]
 
 
-async def find_refusals(connection: PipelinedConnection, prefix: str) -> Sequence[ResponseError]:
-    """Return what the servers behind *connection* refuse of all that the limiter needs. Raises `FAILURES`."""
-    servers = await _servers(connection, prefix)
-    return [refusal for server in servers for refusal in await server.refusals()]
+async def find_refusals(connection: PipelinedConnection, base: bytes) -> Sequence[ResponseError]:
+    """Return what the server behind *connection* refuses of all that the limiter needs, on keys that begin with *base*.
+
+    Raises `FAILURES`.
+    """
+    return await _CheckedServer(connection, base, "", in_cluster=connection.is_cluster).refusals()
 
 
 @dataclass(frozen=True, slots=True)
 class _CheckedServer:
-    """One server behind *connection*: the one that owns the keys which begin with *base*."""
+    """The server behind *connection*: it owns the keys which begin with *base*."""
 
     connection: PipelinedConnection
     base: bytes
     name: str
+    in_cluster: bool
 
     async def facts(self, clock: Callable[[], float]) -> ServerFacts:
         """Return what it reports of itself."""
@@ -105,8 +107,11 @@ class _CheckedServer:
     async def refusals(self) -> Sequence[ResponseError]:
         """Run the limiter's commands, stage by stage, and return the refusals of the first stage that has any."""
         # Nothing is created before it is certain that it can be removed.
-        in_cluster = self.connection.is_cluster
-        for stage in (_without_effect(self.base, in_cluster=in_cluster), _writing(self.base), _admission(self.base)):
+        for stage in (
+            _without_effect(self.base, in_cluster=self.in_cluster),
+            _writing(self.base),
+            _admission(self.base),
+        ):
             if refusals := await self._refusals_of(stage):
                 return refusals
         return ()
@@ -145,21 +150,50 @@ class _CheckedServer:
             return await execute(self.connection, self.base, command)
 
 
-async def _servers(connection: PipelinedConnection, prefix: str) -> Sequence[_CheckedServer]:
-    """Return every server that takes writes, each with unique keys of its own."""
-    bases = (f"{prefix}:{{doctor-{token_hex(6)}-{number}}}".encode() for number in count())
-    base = next(bases)
-    if not connection.is_cluster:
-        return [_CheckedServer(connection, base, "")]
-    async with asyncio.timeout(_TIMEOUT_SECONDS):
-        ranges = cast("list[list[Any]]", await execute(connection, base, ("CLUSTER", "SLOTS")))
-    owners = {slot: f"{host}:{port}" for slot, (host, port) in slots_in(ranges, "").items()}
-    servers: dict[str, _CheckedServer] = {}
-    while len(servers) < len(set(owners.values())):
-        base = next(bases)
-        name = owners[key_slot(base)]
-        servers.setdefault(name, _CheckedServer(connection, base, name))
-    return [servers[name] for name in sorted(servers)]
+async def _connect(
+    servers: Servers, prefix: bytes, use: LimiterUse, stack: AsyncExitStack
+) -> tuple[Sequence[_CheckedServer], Sequence[CheckResult]]:
+    """Connect to every server that takes writes, until *stack* ends. Returns them, and what is wrong with others.
+
+    Raises `FAILURES` when none can be reached.
+    """
+    if not use.in_cluster:
+        connection = await servers.connect()
+        stack.push_async_callback(connection.close)
+        return [_CheckedServer(connection, new_key(prefix), "", in_cluster=False)], ()
+    owners = await servers.read_slots(servers.hosts)
+    addresses = sorted(set(owners.values()))
+    links = await asyncio.gather(*(_connect_to(servers, address) for address in addresses))
+    checked, failures = [], {}
+    for address, link in zip(addresses, links, strict=True):
+        if isinstance(link, Exception):
+            failures[_text_of(address)] = link
+        else:
+            stack.push_async_callback(link.close)
+            base = next(key for key in iter(partial(new_key, prefix), b"") if owners.get(key_slot(key)) == address)
+            checked.append(_CheckedServer(link, base, _text_of(address), in_cluster=True))
+    if not checked:
+        raise next(iter(failures.values()), None) or ClusterDownError("no slot has a server")
+    return checked, [_shards_away(failures, len(addresses), use)] if failures else ()
+
+
+async def _connect_to(servers: Servers, address: Address) -> ServerConnection | Exception:
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS / 2):  # the map was read before
+            return await servers.connect_to(address)
+    except FAILURES as exc:
+        return exc
+
+
+def _text_of(address: Address) -> str:
+    return "{}:{}".format(*address)
+
+
+def _shards_away(failures: Mapping[str, Exception], shards: int, use: LimiterUse) -> CheckResult:
+    reasons = ", ".join(f"{name} ({_reason(exc)})" for name, exc in failures.items())
+    verb = "does" if len(failures) == 1 else "do"
+    message = f"{len(failures)} of {shards} shards {verb} not answer: {reasons}: for their subjects, {use.failure_mode}"
+    return CheckResult("redis", CheckStatus.WRONG, message, "see that they run, or let a replica take over")
 
 
 def _without_effect(base: bytes, *, in_cluster: bool) -> Sequence[Command]:
@@ -203,7 +237,7 @@ def _admission(base: bytes) -> Sequence[Command]:
 
 
 async def _reachable(
-    connection: PipelinedConnection, public_url: str, facts: Sequence[ServerFacts], prefix: str
+    checked: Sequence[_CheckedServer], public_url: str, facts: Sequence[ServerFacts], prefix: str
 ) -> CheckResult:
     message = f"{public_url} answers"
     if "+sentinel:" in public_url and facts[0].name:
@@ -211,11 +245,14 @@ async def _reachable(
     workers_key = f"{prefix}:workers".encode()
     # A worker that does not exist leaves: that changes nothing, and returns the number of workers.
     leave = Scripts().heartbeat.evalsha([workers_key], [token_hex(6), 0])
-    try:
-        async with asyncio.timeout(_TIMEOUT_SECONDS):
-            workers = await execute(connection, workers_key, leave)
-    except ResponseError:
-        return CheckResult("redis", CheckStatus.OK, message)  # the reason is in the result for access
+    workers: Reply = None
+    for server in checked:
+        # Of a Cluster, one server has the list of workers. Otherwise the result for access has the reason.
+        with suppress(ResponseError):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                workers = await execute(server.connection, workers_key, leave)
+    if workers is None:
+        return CheckResult("redis", CheckStatus.OK, message)
     message += f"; {workers or 'no'} worker{'' if workers == 1 else 's'} connected"
     return CheckResult("redis", CheckStatus.OK, message)
 

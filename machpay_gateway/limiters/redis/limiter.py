@@ -6,8 +6,8 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,21 +30,24 @@ from machpay_gateway.core.limits.ports import ChangedSubject, StoredUnits
 from machpay_gateway.core.limits.rate import Limits, Quota, Rate
 from machpay_gateway.limiters.redis.backlog import Backlog, batches_of
 from machpay_gateway.limiters.redis.batcher import Batcher
-from machpay_gateway.limiters.redis.connection import set_result
-from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor, Heartbeats
+from machpay_gateway.limiters.redis.cluster import Cluster
+from machpay_gateway.limiters.redis.connection import PipelinedConnection, set_result
+from machpay_gateway.limiters.redis.connection_supervisor import ConnectionSupervisor
 from machpay_gateway.limiters.redis.health_checks import find_refusals
 from machpay_gateway.limiters.redis.local_share import LocalShare
 from machpay_gateway.limiters.redis.outage_log import OutageLog
 from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.resp import encode_bulk
-from machpay_gateway.limiters.redis.scripts import Scripts
+from machpay_gateway.limiters.redis.scripts import Scripts, run_script
 from machpay_gateway.limiters.redis.servers import servers_for
+from machpay_gateway.limiters.redis.shards import Shard, SingleServer, Topology
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry, Spent
 from machpay_gateway.limiters.redis.subject import More, Reader, Step, Subject, SubjectSet, subject_set
 from machpay_gateway.limiters.redis.version_markers import VersionMarkers
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.quota_ledger import QuotaBatch, QuotaLedger
+    from machpay_gateway.limiters.redis.resp import Argument
 
 logger = logging.getLogger(__name__)
 
@@ -107,26 +110,32 @@ class RedisLimiter:
         self._is_alone = False
         self._total: int | None = None  # workers on all hosts, as the server last told
         self._markers = VersionMarkers()
-        self._log = OutageLog(clock=clock)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._batcher: Batcher
-        self._supervisor: ConnectionSupervisor
+        self._worker = ""
+        self._is_counted = False  # by heartbeats, as a worker that admits
+        self._workers = 1  # alive at the last heartbeat, with this one
+        self._topology: Topology
         self._tasks: list[asyncio.Task[None]] = []
-        self._resync_timer: asyncio.TimerHandle | None = None
+        self._is_resyncing = False  # a shard
 
     @property
     def is_degraded(self) -> bool:
-        """Whether Redis is unavailable, so that this process decides by itself."""
-        return self._loop is not None and self._supervisor.is_away
+        """Whether Redis is unavailable, so that this process decides by itself; in a Cluster, for some subjects."""
+        return bool(self._shards_away())
 
     @property
     def outage(self) -> Outage | None:
         """Since when and why Redis is unavailable, and the failure mode; None when it is available."""
-        if not self.is_degraded:
+        away = self._shards_away()
+        if not away:
             return None
-        reason = self._supervisor.reason
-        seconds = time.monotonic() - self._supervisor.away_since
-        return Outage(seconds, f"{type(reason).__name__}: {reason}", self._on_failure)
+        oldest = min(away, key=lambda shard: shard.supervisor.away_since)
+        seconds, reason = time.monotonic() - oldest.supervisor.away_since, oldest.supervisor.reason
+        part = ""
+        if len(self._topology.shards) > 1:
+            names = ", ".join(map(_name_of, away))
+            part = f"{len(away)} of {len(self._topology.shards)} shards ({names})"
+        return Outage(seconds, f"{type(reason).__name__}: {reason}", self._on_failure, part)
 
     async def open(self) -> None:
         """Connect, or start degraded when no server can be reached. Idempotent.
@@ -136,11 +145,14 @@ class RedisLimiter:
         """
         if self._loop is not asyncio.get_running_loop():
             self._start()
-        await self._supervisor.tried.wait()
-        refusal = self._supervisor.refusal if self._supervisor.is_away else None
-        if refusal is not None and not refusal.passes and not self._has_served:
-            await self.close()
-            raise ConfigurationError(f"redis: {refusal.message}: {refusal.way_out}")
+        # The first to connect finds the others.
+        while (untried := self._untried_shard()) is not None:
+            await untried.supervisor.tried.wait()
+        for shard in () if self._has_served else self._shards_away():
+            refusal = shard.supervisor.refusal
+            if refusal is not None and not refusal.passes:
+                await self.close()
+                raise ConfigurationError(f"redis: {refusal.message}: {refusal.way_out}")
         self._has_served = True
 
     async def close(self) -> None:
@@ -166,8 +178,12 @@ class RedisLimiter:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        await self._supervisor.close()
-        self._batcher.fail_queued()
+        await self._topology.close()
+        await asyncio.gather(*(shard.supervisor.close() for shard in self._topology.shards))
+        for shard in self._topology.shards:
+            shard.batcher.fail_queued()
+            if shard.resync_timer is not None:
+                shard.resync_timer.cancel()
         self._loop = None
 
     async def give_way(self) -> None:
@@ -189,15 +205,16 @@ class RedisLimiter:
             or (request.others and request.others != subjects.names)
         ):
             subjects = self._join(subject, request)
-        if self._supervisor.is_away:
+        slot = subject.slot
+        if slot.supervisor.is_away:
             return self._decide_locally(subjects, request)
         if (subject.exhausted or request.others) and (refusal := subjects.cached_refusal(request, self._clock)):
             return refusal
-        if self._resync_timer is not None and (refusal := self._refusal_while_resyncing(subjects, request)):
+        if self._is_resyncing and (refusal := self._refusal_while_resyncing(subjects, request)):
             return refusal
         future: asyncio.Future[Answer] = self._loop.create_future()  # type: ignore[union-attr]  # started above
         subjects.wait_for_answer(request, future)
-        self._batcher.submit(subject)
+        slot.batcher.submit(subject)
         return future
 
     async def remaining(self, request: AdmissionRequest) -> Remaining | Stale | LimiterUnavailable:
@@ -207,12 +224,13 @@ class RedisLimiter:
         subject = self._subjects.get(request.subject) or self._add_subject(request)
         if self._is_outdated(subject, request):
             return STALE
-        if self._supervisor.is_away:
-            return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
+        supervisor = subject.slot.supervisor
+        if supervisor.is_away:
+            return LimiterUnavailable(f"Redis does not answer: {supervisor.reason}")
         reader: Reader = self._loop.create_future()  # type: ignore[union-attr]  # started above
         subjects = self._join(subject, request)
         subjects.wait(Step(subjects, request, [], More([reader])))
-        self._batcher.submit(subject)
+        subject.slot.batcher.submit(subject)
         return await reader
 
     async def invalidate(self, changed: Sequence[ChangedSubject]) -> None:
@@ -224,7 +242,7 @@ class RedisLimiter:
         for subject, version, group in changed:
             self._markers.add(subject, self._key(subject, group), version)
         if self._loop is asyncio.get_running_loop():
-            await self._markers.wait_written()
+            await self._markers.wait_written(subject for subject, _, _ in changed)
 
     def forget_versions(self) -> None:
         """Forget which versions this worker has seen, or its reports would write them again."""
@@ -238,7 +256,7 @@ class RedisLimiter:
         keys = {request.subject: (self._key(request.subject, request.group), request.version)}
         if request.group_version:
             keys[request.group] = self._key(request.group, request.group), request.group_version
-        await self._markers.lower(keys, self._supervisor, self._scripts.invalidate)
+        await self._markers.lower(keys, self._connection_for, self._scripts.invalidate)
 
     def _is_outdated(self, subject: Subject, request: AdmissionRequest) -> bool:
         """Return whether this worker knows of a newer version."""
@@ -256,62 +274,114 @@ class RedisLimiter:
         self._is_alone, self._total = False, None
         if admits:
             self._registry.open()
-        worker = secrets.token_urlsafe(8)  # never reused: the slots of an earlier name may still be held
-        self._batcher = Batcher(
+        self._worker = secrets.token_urlsafe(8)  # never reused: the slots of an earlier name may still be held
+        self._is_counted = admits
+        self._is_resyncing = False
+        if self._servers.kind == "cluster":
+            self._topology = Cluster(self._servers, self._start_shard, self._report_outage)
+        else:
+            self._topology = SingleServer(self._servers, self._start_shard)
+        self._tasks = [
+            asyncio.create_task(self._heartbeat()),
+            asyncio.create_task(self._keep_share()),
+            asyncio.create_task(self._markers.run(self._connection_for, self._scripts.invalidate)),
+        ]
+
+    def _start_shard(self, connect: Callable[[Shard], Awaitable[PipelinedConnection]]) -> Shard:
+        """Return a new shard, which begins to connect."""
+        shard = Shard()
+        shard.batcher = Batcher(
             self._scripts,
-            worker,
+            self._worker,
             clock=self._clock,
             wall_clock=self._wall_clock,
             decide_locally=self._decide_locally,
             seed=self._seed_step,
             batches=self.batches,
         )
-        self._supervisor = ConnectionSupervisor(
-            self._servers,
-            self._batcher,
-            heartbeats=Heartbeats(self._scripts.heartbeat, self._prefix + b":workers", worker if admits else None),
+        shard.batcher.workers = self._workers
+        shard.supervisor = ConnectionSupervisor(
+            shard.batcher,
+            connect=partial(connect, shard),
+            diagnose=self._servers.diagnose,
+            heartbeat=partial(self._send_heartbeat, shard),
+            find_refusals=partial(self._find_refusals, shard),
             use=LimiterUse(self._prefix.decode(), self._on_failure, self._servers.kind),
-            find_refusals=lambda connection: find_refusals(connection, self._prefix.decode()),
-            on_connected=self._report_outage,
-            log=self._log,
+            on_connected=partial(self._report_outage, shard),
+            log=OutageLog(partial(_log_name, shard), clock=self._clock),
         )
-        self._tasks = [
-            asyncio.create_task(self._heartbeat()),
-            asyncio.create_task(self._keep_share()),
-            asyncio.create_task(self._markers.run(self._supervisor, self._scripts.invalidate)),
-        ]
+        return shard
+
+    async def _send_heartbeat(self, shard: Shard, connection: PipelinedConnection, lease_seconds: int) -> None:
+        """Register this worker as alive, or as gone with a lease of 0; a shard without the list of workers just writes.
+
+        Raises RedisError and OSError; LateReply after the deadline.
+        """
+        key = self._prefix + b":workers"
+        if self._topology.slot_of(key).shard is not shard:
+            probe = self._topology.key_within(shard, self._prefix)
+            await run_script(connection, self._scripts.heartbeat, [probe], ["", 0])
+            return
+        lease: list[Argument] = [self._worker, lease_seconds] if self._is_counted else ["", 0]
+        workers = await run_script(connection, self._scripts.heartbeat, [key], lease)
+        self._workers = max(1, int(workers))  # type: ignore[call-overload]  # an integer, by heartbeat.lua
+        for each in self._topology.shards:
+            each.batcher.workers = self._workers
+
+    async def _find_refusals(self, shard: Shard, connection: PipelinedConnection) -> Sequence[Exception]:
+        return await find_refusals(connection, self._topology.key_within(shard, self._prefix, is_new=True))
+
+    def _shards_away(self) -> Sequence[Shard]:
+        if self._loop is None:
+            return ()
+        return [shard for shard in self._topology.shards if shard.supervisor.is_away]
+
+    def _untried_shard(self) -> Shard | None:
+        return next((shard for shard in self._topology.shards if not shard.supervisor.tried.is_set()), None)
+
+    def _connection_for(self, key: bytes) -> PipelinedConnection | None:
+        return self._topology.slot_of(key).supervisor.connection
 
     async def _release_all(self) -> None:
-        while self._markers.pending:  # noqa: ASYNC110 - once, at the end
+        while self._can_write_markers():  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(0.01)
+        shards = self._topology.shards
         # In a loop, for what is admitted in the meantime: the callers of those requests are shutting down too.
-        while self._supervisor.connection is not None and any(s.held or s.reported for s in self._subjects.values()):
-            for subject in self._subjects.values():
+        while taken := [subject for subject in self._connected_subjects() if subject.held or subject.reported]:
+            for subject in taken:
                 subject.held = 0
-                self._batcher.submit(subject)
-            await self._batcher.drain()
-        await self._supervisor.heartbeat(lease_seconds=0)
+                subject.slot.batcher.submit(subject)
+            await asyncio.gather(*(shard.batcher.drain() for shard in shards))
+        await asyncio.gather(*(shard.supervisor.heartbeat(lease_seconds=0) for shard in shards))
+
+    def _can_write_markers(self) -> bool:
+        """Return whether changes are pending that a server may still take: of several, one that is not away."""
+        slots = [self._topology.slot_of(key) for key, _ in self._markers.pending.values()]
+        return any(len(self._topology.shards) == 1 or not slot.supervisor.is_away for slot in slots)
+
+    def _connected_subjects(self) -> Iterator[Subject]:
+        return (it for it in self._subjects.values() if it.slot.supervisor.connection is not None)
 
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._supervisor.heartbeat()
+            await asyncio.gather(*(shard.supervisor.heartbeat() for shard in self._topology.shards))
             self._refresh_share()
-            self._report_subjects()
+            self._report_subjects(self._subjects.values())
 
     async def _keep_share(self) -> None:
         """Refresh the part of this worker more often than with each heartbeat while it matters."""
         while True:
             await asyncio.sleep(_SHARE_SECONDS)
-            self._log.remind(self.counts.total())
-            if self._supervisor.is_away:
+            for shard in self._topology.shards:
+                shard.supervisor.log.remind(shard.supervisor.decided)
+            if self._shards_away():
                 self._refresh_share()
 
     def _refresh_share(self) -> None:
-        if self._supervisor.connection is not None:
+        if self._connection_for(self._prefix + b":workers") is not None:
             # The first worker to return sees itself alone, until the others have reconnected.
-            seen = self._batcher.workers
-            self._total = seen if self._resync_timer is None else max(seen, self._total or 0)
+            self._total = max(self._workers, self._total or 0) if self._is_resyncing else self._workers
         try:
             self._registry.refresh(self._total, self._fits, is_alone=self._is_alone)
         except OSError as exc:  # such as a full disk: the part stays as it is
@@ -336,6 +406,8 @@ class RedisLimiter:
         spent: dict[bytes, Spent] = {}
         for subject in self._subjects.values():
             share, limits = subject.local_share, subject.limits
+            if subject.slot.supervisor.connection is not None:  # the others of its shard do not need it
+                continue
             if share is None and subject.is_known(now):
                 share = self._start_share(subject, limits, now, today)
             if share is not None:
@@ -364,7 +436,7 @@ class RedisLimiter:
     def _report_inherited(self) -> None:
         """Report what ended processes admitted alone, of subjects that this one was not asked for since."""
         try:
-            left = self._registry.take_left_behind()
+            left = self._registry.take_left_behind(lambda key: not self._topology.slot_of(key).supervisor.is_away)
         except OSError as exc:
             logger.warning("What other workers have admitted cannot be reported: %s", exc)
             return
@@ -382,34 +454,40 @@ class RedisLimiter:
         )
         return self._new_subject(_INHERITED + key.decode(), key, request, _count_nothing)
 
-    def _report_outage(self) -> None:
-        """Report to a new connection what is held, and what was admitted during the outage."""
+    def _report_outage(self, shard: Shard) -> None:
+        """Report to a new connection of *shard* what is held, and what was admitted during the outage."""
         now, today = self._clock(), self._wall_clock()
         if self._ledger is not None:
-            self._batcher.connected = int(today)
+            shard.batcher.connected = int(today)
         self._report_inherited()
-        for subject in self._subjects.values():
+        subjects = [subject for subject in self._subjects.values() if subject.slot.supervisor is shard.supervisor]
+        for subject in subjects:
             if subject.local_share is not None:
                 subject.add_backlog(subject.local_share.take_backlog(now, today))
-        self._is_alone = False
-        self._report_subjects()
-        if self._resync_timer is not None:
-            self._resync_timer.cancel()
-        self._resync_timer = asyncio.get_running_loop().call_later(_RESYNC_SECONDS, self._end_resync)
+        self._is_alone = self._is_alone and any(away is not shard for away in self._shards_away())
+        self._report_subjects(subjects)
+        self._markers.write_soon()
+        if shard.resync_timer is not None:
+            shard.resync_timer.cancel()
+        shard.resync_timer = asyncio.get_running_loop().call_later(_RESYNC_SECONDS, self._end_resync, shard)
+        self._is_resyncing = shard.supervisor.is_resyncing = True
         self._refresh_share()
 
-    def _end_resync(self) -> None:
+    def _end_resync(self, shard: Shard) -> None:
         """Let the server alone decide: by now every worker has reconnected and reported."""
-        self._resync_timer = None
-        if self._supervisor.connection is not None:
-            for subject in self._subjects.values():
-                subject.local_share = None
-            for name in [name for name in self._subjects if name.startswith(_INHERITED)]:
-                del self._subjects[name]
+        shard.resync_timer, shard.supervisor.is_resyncing = None, False
+        self._is_resyncing = any(each.supervisor.is_resyncing for each in self._topology.shards)
+        if shard.supervisor.connection is not None:
+            for name, subject in list(self._subjects.items()):
+                if subject.slot.supervisor is shard.supervisor:
+                    subject.local_share = None
+                    if name.startswith(_INHERITED):
+                        del self._subjects[name]
 
     def _refusal_while_resyncing(self, subjects: SubjectSet, request: AdmissionRequest) -> Exceeded | None:
         """Hold *subjects* to their local shares: the server does not know yet what other workers admitted."""
-        if self._on_failure != "local" or self._supervisor.connection is None:
+        server = subjects.own.slot.supervisor
+        if self._on_failure != "local" or not server.is_resyncing or server.connection is None:
             return None
         now, today = self._clock(), self._wall_clock()
         limited = [
@@ -426,10 +504,11 @@ class RedisLimiter:
             return None
         return self._refuse_locally(subjects, request, [share for _, share, _ in refused], now, today)
 
-    def _report_subjects(self) -> None:
-        for subject in self._subjects.values():
+    @staticmethod
+    def _report_subjects(subjects: Iterable[Subject]) -> None:
+        for subject in subjects:
             if subject.held or subject.reported != subject.held or subject.backlog is not None:
-                self._batcher.submit(subject)
+                subject.slot.batcher.submit(subject)
 
     def _decide_locally(self, subjects: SubjectSet, request: AdmissionRequest) -> Answer | PendingAnswer:
         """Decide without the server, by the failure mode."""
@@ -438,8 +517,9 @@ class RedisLimiter:
             return STALE
         subject.request = request
         self.counts[self._on_failure] += 1
+        subject.slot.supervisor.decided += 1
         if self._on_failure == "deny":
-            return LimiterUnavailable(f"Redis does not answer: {self._supervisor.reason}")
+            return LimiterUnavailable(f"Redis does not answer: {subject.slot.supervisor.reason}")
         now, today, plan, cost = self._clock(), self._wall_clock(), request.plan, request.cost
         is_strict = self._on_failure == "local"
         if is_strict and (refusal := subjects.cached_refusal(request, self._clock)):
@@ -513,7 +593,8 @@ class RedisLimiter:
                 except Unavailable as exc:
                     return LimiterUnavailable(f"the quota cannot be read: {exc}")
         # The server may be back: then it decides, or what is admitted here would be reported by nobody.
-        answer = self._decide_locally(subjects, request) if self._supervisor.is_away else self.admit(request)
+        is_away = subjects.own.slot.supervisor.is_away
+        answer = self._decide_locally(subjects, request) if is_away else self.admit(request)
         return answer if isinstance(answer, Answer) else await answer
 
     def _seed_step(self, step: Step) -> None:
@@ -522,7 +603,7 @@ class RedisLimiter:
         if not subject.name:  # inherited: whoever knows the name sends the stored counts, which have its units
             limits = subject.limits
             subject.request = subject.request._replace(plan=_plan_to_report((limits.rates, (), limits.concurrency)))
-            self._batcher.submit(subject)
+            subject.slot.batcher.submit(subject)
             return
         _ = self._spawn(self._send_with_seeds(step))
 
@@ -542,11 +623,12 @@ class RedisLimiter:
             for reader in readers:
                 set_result(reader, unavailable)
             return
-        if self._supervisor.is_away:
-            self._batcher.resolve_locally(step)
+        slot = subjects.own.slot
+        if slot.supervisor.is_away:
+            slot.batcher.resolve_locally(step)
             return
         subjects.wait(Step(subjects, request, futures, More(readers, seeds)))
-        self._batcher.submit(subjects.own)
+        slot.batcher.submit(subjects.own)
 
     async def _stored(self, subject: Subject, limits: Limits) -> Sequence[StoredUnits]:
         """Return the stored counts of the quotas of *limits*. Raises StoreUnavailable."""
@@ -584,14 +666,8 @@ class RedisLimiter:
     def _new_subject(
         self, name: str, key: bytes, request: AdmissionRequest, count_quotas: Callable[[str, int], "QuotaBatch | None"]
     ) -> Subject:
-        batcher = self._batcher
         subject = self._subjects[name] = Subject(
-            request.subject,
-            key,
-            request,
-            on_release=batcher.report_release,
-            on_charge=batcher.report_charge,
-            count_quotas=count_quotas,
+            request.subject, key, request, slot=self._topology.slot_of(key), count_quotas=count_quotas
         )
         return subject
 
@@ -617,6 +693,14 @@ class RedisLimiter:
 
 def _count_nothing(_name: str, _units: int) -> None:
     """Count for nobody."""
+
+
+def _name_of(shard: Shard) -> str:
+    return "slots without a server" if shard.address is None else "{}:{}".format(*shard.address)
+
+
+def _log_name(shard: Shard) -> str:
+    return "Redis" if shard.address is None else f"Redis shard {_name_of(shard)}"
 
 
 def _has_room(entry: tuple[Subject, LocalShare, Part], cost: int, now: float, today: float) -> bool:

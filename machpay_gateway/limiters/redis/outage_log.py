@@ -17,8 +17,10 @@ _SECONDS = 60.0
 class OutageLog:
     """Logs the outages of one server. Mutable."""
 
-    def __init__(self, server: str = "Redis", *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Log what happens to *server*. *clock* is in seconds of a monotonic clock."""
+    def __init__(
+        self, server: Callable[[], str] = lambda: "Redis", *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Log what happens to *server*, which has that name now. *clock* is in seconds of a monotonic clock."""
         self._server = server
         self._clock = clock
         self._began_at: float | None = None  # None when there is no outage
@@ -74,4 +76,4 @@ class OutageLog:
     def _log(self, message: str) -> None:
         self._reminded_at = self._clock()
         self._quiet_until = self._reminded_at + _SECONDS
-        logger.warning("%s %s", self._server, message)
+        logger.warning("%s %s", self._server(), message)

@@ -17,10 +17,11 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as LateConnection
 
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.limiters.redis.cluster import Address, ClusterConnection, slots_in
-from machpay_gateway.limiters.redis.connection import PipelinedConnection, ServerConnection, execute
+from machpay_gateway.limiters.redis.connection import ServerConnection, execute
 from machpay_gateway.limiters.redis.refusals import UnknownPrimaryError, WrongProtocolError
 
+Address = tuple[str, int]
+CLUSTER_SLOTS = ("CLUSTER", "SLOTS")
 CONNECT_SECONDS = 1.0
 _PROBE_SECONDS = 0.3
 
@@ -44,13 +45,30 @@ class Servers:
     options: Mapping[str, Any]
     sentinel: Mapping[str, Any]
 
-    async def connect(self) -> PipelinedConnection:
-        """Connect to what takes writes now. Raises RedisError and OSError."""
+    async def connect(self) -> ServerConnection:
+        """Connect to the one server that takes writes now, if they are no Cluster. Raises RedisError and OSError."""
         if self.kind == "sentinel":
-            return await self._connect_to(await self._primary())
-        if self.kind == "cluster":
-            return await self._connect_to_cluster()
+            return await self.connect_to(await self._primary())
         return await ServerConnection.connect(self._connection())
+
+    async def connect_to(self, address: Address) -> ServerConnection:
+        """Connect to the server at *address*. Raises RedisError and OSError."""
+        host, port = address
+        return await ServerConnection.connect(self._connection(host=host, port=port))
+
+    async def read_slots(self, addresses: Sequence[Address]) -> Mapping[int, Address]:
+        """Return the primary of each slot that has one, by the first of *addresses* that answers.
+
+        Raises RedisError and OSError.
+        """
+        failures: list[Exception] = []
+        for address in addresses:
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS / (len(addresses) + 1)):  # leaves time for the next
+                    return slots_in(await self._slot_ranges(address), address[0])
+            except (RedisError, OSError) as exc:
+                failures.append(exc)
+        raise failures[0]
 
     async def diagnose(self, failure: Exception) -> Exception:
         """Return WrongProtocolError when only one of URL and server speaks TLS, else *failure* of `connect`."""
@@ -95,46 +113,12 @@ class Servers:
             await sentinels.aclose()
         return host, port
 
-    async def _connect_to_cluster(self) -> ClusterConnection:
-        """Connect to all primaries by the slot map.
-
-        The map is read here: redis-py's Cluster client leaves connections open when its event loop ends soon.
-        """
-        slots = await self._slots()
-        tasks = {address: asyncio.create_task(self._connect_to(address)) for address in sorted(set(slots.values()))}
-        try:
-            connections = await asyncio.gather(*tasks.values())
-        except BaseException:
-            # One server is unreachable, or all took too long: no connection to the others may stay open.
-            for task in tasks.values():
-                task.cancel()
-            for connection in await asyncio.gather(*tasks.values(), return_exceptions=True):
-                if isinstance(connection, ServerConnection):
-                    await connection.close()
-            raise
-        return ClusterConnection(slots, dict(zip(tasks, connections, strict=True)), self._connect_to)
-
-    async def _slots(self) -> dict[int, Address]:
-        """Return the primary of each slot, by the first host that answers."""
-        failures: list[Exception] = []
-        for address in self.hosts:
-            try:
-                async with asyncio.timeout(CONNECT_SECONDS / (len(self.hosts) + 1)):  # leaves time for the next
-                    return slots_in(await self._slot_ranges(address), address[0])
-            except (RedisError, OSError) as exc:
-                failures.append(exc)
-        raise failures[0]
-
     async def _slot_ranges(self, address: Address) -> list[list[Any]]:
-        connection = await self._connect_to(address)
+        connection = await self.connect_to(address)
         try:
-            return cast("list[list[Any]]", await execute(connection, b"", ("CLUSTER", "SLOTS")))
+            return cast("list[list[Any]]", await execute(connection, b"", CLUSTER_SLOTS))
         finally:
             await connection.close()
-
-    async def _connect_to(self, address: Address) -> ServerConnection:
-        host, port = address
-        return await ServerConnection.connect(self._connection(host=host, port=port))
 
     def _connection(self, **where: Any) -> AbstractConnection:  # noqa: ANN401 - redis-py's own options
         return self.connection_class(**{**self.options, **where, "retry": Retry(NoBackoff(), 0)})
@@ -153,8 +137,10 @@ async def _is_unknown_to_all(sentinels: Sentinel, service: str) -> bool:
 
 async def _speaks_tls(address: Address) -> bool:
     """Return whether what listens at *address* replies to the begin of a TLS handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without authorities, which take long to load
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     sent = ssl.MemoryBIO()
-    handshake = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), sent, server_hostname=address[0])
+    handshake = context.wrap_bio(ssl.MemoryBIO(), sent)
     with suppress(ssl.SSLWantReadError):
         handshake.do_handshake()
     return await _first_byte(address, sent.read()) in {b"\x15", b"\x16"}  # an alert, or its part of the handshake
@@ -177,6 +163,15 @@ async def _first_byte(address: Address, sent: bytes) -> bytes:
 
 # A server that gets the other protocol waits for more, hangs up, or replies in its own.
 _PROTOCOL_FAILURES = {ConnectionLost, LateConnection, TimeoutError, InvalidResponse}
+
+
+def slots_in(ranges: list[list[Any]], queried_host: str) -> Mapping[int, Address]:
+    """Return the primary of each slot that has one, by the reply of *queried_host* to CLUSTER SLOTS."""
+    slots: dict[int, Address] = {}
+    for first, last, (host, port, *_), *_ in ranges:
+        address = (bytes(host or b"").decode() or queried_host, int(port))  # an empty host means the one that replied
+        slots.update(dict.fromkeys(range(first, last + 1), address))
+    return slots
 
 
 def servers_for(url: str) -> Servers:

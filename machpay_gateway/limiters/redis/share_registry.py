@@ -243,18 +243,23 @@ class ShareRegistry:
             if is_locked:
                 self._divide(self._folder, total, fits, is_alone=is_alone)
 
-    def take_left_behind(self) -> Mapping[bytes, Spent]:
-        """Return what ended processes have left to report to Redis, and what this one has inherited. Raises OSError."""
-        spent, self.spent = self.spent, {}
+    def take_left_behind(self, is_reportable: Callable[[bytes], bool] = lambda _: True) -> Mapping[bytes, Spent]:
+        """Return what ended processes have left to report to Redis, and what this one has inherited, by subjects' keys.
+
+        What is not *reportable* now stays. Raises OSError.
+        """
+        spent = {key: it for key, it in self.spent.items() if is_reportable(key)}
+        self.spent = {key: it for key, it in self.spent.items() if key not in spent}
         self._record.spent = self.spent
         if self._folder is None or self._file < 0:
             return spent
         with _locked(self._folder, _TRIES) as is_locked:
             for path, left, lives in self._read_others(self._folder, self._clock()) if is_locked else ():
                 if not lives:
-                    _merge(spent, left.spent)
+                    taken = {key: it for key, it in left.spent.items() if is_reportable(key)}
+                    _merge(spent, taken)
                     # The file stays: who does not reach Redis yet must not take that part for unused.
-                    left.spent = {key: it.reported() for key, it in left.spent.items()}
+                    left.spent |= {key: it.reported() for key, it in taken.items()}
                     path.write_bytes(_encode(left))
         return spent
 

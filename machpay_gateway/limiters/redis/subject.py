@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from operator import truediv
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from typing_extensions import override
 
@@ -38,6 +38,7 @@ from machpay_gateway.limiters.redis.steps import (
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.quota_ledger import QuotaBatch
+    from machpay_gateway.limiters.redis.connection import PipelinedConnection
     from machpay_gateway.limiters.redis.local_share import LocalShare
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor, on every request
@@ -78,6 +79,47 @@ class _CertainRefusal(NamedTuple):
     has_room_at: float
 
 
+class StepSender(Protocol):
+    """What sends the steps of the subjects of one shard."""
+
+    def submit(self, subject: "Subject") -> None:
+        """Send the steps of *subject* soon."""
+
+    def report_charge(self, subject: "Subject") -> None:
+        """Report the backlog of *subject*."""
+
+    def report_release(self, subject: "Subject") -> None:
+        """Report that *subject* holds fewer slots than the server counts."""
+
+    def resolve_locally(self, step: Step) -> None:
+        """Answer all that still waits for *step*, without the server."""
+
+
+class ServerState(Protocol):
+    """Whether the server of a shard decides: not while it *is away*, and with the local share while it *is resyncing*.
+
+    *decided* is how often limits were decided without it.
+    """
+
+    is_away: bool
+    is_resyncing: bool
+    decided: int
+    reason: Exception | None
+    connection: "PipelinedConnection | None"
+
+
+class Slot(Protocol):
+    """The shard of a subject, which may be another one later."""
+
+    @property
+    def batcher(self) -> StepSender:
+        """What sends its steps."""
+
+    @property
+    def supervisor(self) -> ServerState:
+        """What its server is like."""
+
+
 # Limits, where the levels of a subject begin and end in those of a plan, and whether they are enforced.
 _Place = tuple["Subject", Limits, int, int, bool]
 
@@ -90,8 +132,6 @@ class Subject:
 
     __slots__ = (
         "_count_quotas",
-        "_on_charge",
-        "_on_release",
         "_recheck_at",
         "alone",
         "backlog",
@@ -109,6 +149,7 @@ class Subject:
         "queue",
         "reported",
         "request",
+        "slot",
         "slots_left",
         "steps_in_flight",
         "together",
@@ -121,15 +162,13 @@ class Subject:
         key: bytes,
         request: AdmissionRequest,
         *,
-        on_release: Callable[["Subject"], None],
-        on_charge: Callable[["Subject"], None],
+        slot: Slot,
         count_quotas: Callable[[str, int], "QuotaBatch | None"],
     ) -> None:
         """Start without any state.
 
-        *on_release* is called when the server counts a slot that was released, *on_charge* when it misses units that
-        were charged. *count_quotas* is called with *name* and the units that a quota has admitted; it returns the batch
-        that stores them, if any does.
+        *slot* has the servers' part that counts it. *count_quotas* is called with *name* and the units that a quota has
+        admitted; it returns the batch that stores them, if any does.
         """
         self.name = name
         self.key = key
@@ -150,8 +189,7 @@ class Subject:
         self.updated_at = 0.0  # when the step of that reply was sent
         self.backlog: Backlog | None = None  # nearly always
         self.local_share: LocalShare | None = None
-        self._on_release = on_release
-        self._on_charge = on_charge
+        self.slot = slot
         self._count_quotas = count_quotas
         self.exhausted: dict[int, _CertainRefusal] = {}  # by the cost that was refused
         self._recheck_at = 0.0
@@ -159,7 +197,7 @@ class Subject:
     def release(self) -> None:
         """Give one slot back."""
         self.held -= 1
-        self._on_release(self)
+        self.slot.batcher.report_release(self)
 
     def charge(self, units: int) -> None:
         """Take *units* more of every rate and quota, whatever is left."""
@@ -170,7 +208,7 @@ class Subject:
             batches = {quota.name: {batch: units} for quota in limits.quotas}
         self.add_backlog(Backlog(dict.fromkeys((limit.name for limit in limits.counted), units), batches))
         self.exhausted.clear()  # refusals have longer to wait now
-        self._on_charge(self)
+        self.slot.batcher.report_charge(self)
 
     @property
     def limits(self) -> Limits:

@@ -4,12 +4,11 @@ Until then a change holds in this worker, and in the others within the second fo
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 
 from machpay_gateway.core.limits.admission import AdmissionRequest
-from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, PipelinedConnection, set_result
-from machpay_gateway.limiters.redis.connection_supervisor import FAILURES, ConnectionSupervisor
+from machpay_gateway.limiters.redis.connection import FAILURES, REPLY_TIMEOUT_SECONDS, PipelinedConnection, set_result
 from machpay_gateway.limiters.redis.scripts import Script, run_script
 
 MARKER_SECONDS = 660  # longer than any worker caches a record without a check of its version; as in admit.lua
@@ -19,6 +18,7 @@ _CALLS = 20  # at once, in a Cluster, where each is about the keys of one slot
 _FINAL = 1
 
 _Marker = tuple[bytes, int]  # its key, and a version
+ConnectionFor = Callable[[bytes], PipelinedConnection | None]  # for a key; None while its server is away
 
 
 class VersionMarkers:
@@ -26,22 +26,29 @@ class VersionMarkers:
 
     def __init__(self) -> None:
         self.pending: dict[str, _Marker] = {}
-        self._futures: list[asyncio.Future[None]] = []
-        self._added: asyncio.Event | None = None  # of the event loop in which they are written
+        self._written: dict[str, list[asyncio.Future[None]]] = {}  # what waits, by subject
+        self._due: asyncio.Event | None = None  # of the event loop in which they are written
 
     def add(self, subject: str, key: bytes, version: int) -> None:
         """Write that *subject*, whose key on the servers is *key*, is at *version*."""
         _, pending = self.pending.get(subject, (key, version))
         self.pending[subject] = key, max(pending, version)
-        if self._added is not None:
-            self._added.set()
+        self.write_soon()
 
-    async def wait_written(self) -> None:
-        """Wait until all are written, but no longer than a reply may take."""
-        if self.pending:
-            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._futures.append(written)
-            await asyncio.wait([written], timeout=REPLY_TIMEOUT_SECONDS)
+    def write_soon(self) -> None:
+        """Try to write what is pending: there is more, or a server is back."""
+        if self._due is not None:
+            self._due.set()
+
+    async def wait_written(self, subjects: Iterable[str]) -> None:
+        """Wait until the versions of *subjects* are written, but no longer than a reply may take."""
+        written: list[asyncio.Future[None]] = []
+        for subject in subjects:
+            if subject in self.pending:
+                written.append(asyncio.get_running_loop().create_future())
+                self._written.setdefault(subject, []).append(written[-1])
+        if written:
+            await asyncio.wait(written, timeout=REPLY_TIMEOUT_SECONDS)
 
     def are_newer(self, request: AdmissionRequest) -> bool:
         """Return whether a pending version is newer than those of *request*."""
@@ -49,36 +56,40 @@ class VersionMarkers:
             return True
         return 0 < request.group_version < self._version(request.group)
 
-    async def lower(self, markers: Mapping[str, _Marker], supervisor: ConnectionSupervisor, script: Script) -> None:
+    async def lower(self, markers: Mapping[str, _Marker], connection_for: ConnectionFor, script: Script) -> None:
         """Write *markers*, by subject, although newer versions may be stored or pending."""
-        for subject in markers:
+        for subject, marker in markers.items():
             self.pending.pop(subject, None)
-        if supervisor.connection is not None:
-            _ = await _write(supervisor.connection, script, list(markers.values()), _FINAL)
+            if (connection := connection_for(marker[0])) is not None:
+                _ = await _write(connection, script, [marker], _FINAL)
 
-    async def run(self, supervisor: ConnectionSupervisor, script: Script) -> None:
-        """Write pending versions over the connection of *supervisor*, forever."""
-        self._added, self._futures = asyncio.Event(), []
+    async def run(self, connection_for: ConnectionFor, script: Script) -> None:
+        """Write pending versions forever, each over the connection for its key, if there is one."""
+        self._due, self._written = asyncio.Event(), {}
+        self._due.set()
         while True:
-            await supervisor.connected.wait()
-            await self._write_pending(supervisor, script)
+            await self._due.wait()
+            self._due.clear()
+            await self._write_pending(connection_for, script)
             if self.pending:
-                await asyncio.sleep(_RETRY_SECONDS)
-            else:
-                for future in self._futures:
-                    set_result(future, None)
-                self._futures.clear()
-                self._added.clear()
-                await self._added.wait()
+                asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._due.set)
 
-    async def _write_pending(self, supervisor: ConnectionSupervisor, script: Script) -> None:
-        written = dict(self.pending)
-        connection = supervisor.connection
-        if connection is None or not await _write(connection, script, list(written.values())):
+    async def _write_pending(self, connection_for: ConnectionFor, script: Script) -> None:
+        """Write to all servers at once: one that fails delays none of the others."""
+        by_connection: dict[PipelinedConnection, dict[str, _Marker]] = {}
+        for subject, marker in self.pending.items():
+            if (connection := connection_for(marker[0])) is not None:
+                by_connection.setdefault(connection, {})[subject] = marker
+        await asyncio.gather(*(self._write_to(it, script, some) for it, some in by_connection.items()))
+
+    async def _write_to(self, connection: PipelinedConnection, script: Script, markers: Mapping[str, _Marker]) -> None:
+        if not await _write(connection, script, list(markers.values())):
             return
-        for subject, marker in written.items():
+        for subject, marker in markers.items():
             if self.pending.get(subject) == marker:
                 del self.pending[subject]
+                for future in self._written.pop(subject, ()):
+                    set_result(future, None)
 
     def _version(self, subject: str) -> int:
         return self.pending[subject][1] if subject in self.pending else 0
