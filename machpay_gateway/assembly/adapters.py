@@ -1,7 +1,11 @@
 """The choice of adapters by settings. Each is imported only when it is used."""
 
 import time
+from hashlib import sha256
+from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
@@ -86,15 +90,28 @@ def _redis_for(
     from machpay_gateway.limiters.redis import RedisLimiter
     from machpay_gateway.limiters.redis.share_registry import ShareRegistry
 
-    lock = None if store is None else store.serving_lock
     return RedisLimiter(
         settings.redis,
         prefix=settings.redis_prefix,
         on_failure=settings.on_limiter_failure,
-        registry=ShareRegistry(None if lock is None else lock.with_suffix(".workers"), workers=workers),
+        registry=ShareRegistry(
+            None if store is None else _workers_folder(settings, store),
+            workers=workers,
+            expected=settings.expected_workers or settings.server.workers,
+        ),
         ledger=ledger,
         has_served=has_served,
     )
+
+
+def _workers_folder(settings: Settings, store: "Store") -> Path:
+    """Return the folder by which processes of this host that share their limits know of each other."""
+    if (lock := store.serving_lock) is not None:
+        return lock.with_suffix(".workers")
+    # Those with a database of their own in memory have the same Redis. Its password is not part of the name.
+    parts = urlsplit(settings.redis or "")
+    shared = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} {settings.redis_prefix}"
+    return Path(gettempdir()) / f"machpay-{sha256(shared.encode()).hexdigest()[:16]}.workers"
 
 
 def _issuers_for(settings: Settings) -> TokenVerifier:

@@ -36,6 +36,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
 _LIMITS = {"rate", "quota"}
 _MOST_TRUST_SECONDS = 3600
 _LEAST_CACHED, _MOST_CACHED = 100, 10_000_000
+_MAX_WORKERS = 100_000  # over all hosts
 _MIN_SECRET_KEY = 32  # characters: 128 bits when they are hex
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
@@ -131,6 +132,13 @@ def _prefix(value: object, _path: SettingPath, _report: Report) -> str:
     if not isinstance(value, str) or not _PREFIX.fullmatch(value):
         raise ConfigurationError(f"{value!r} is not a prefix for keys: use 1 to 32 letters, digits and . _ : -")
     return value
+
+
+def _workers(value: object, _path: SettingPath, _report: Report) -> int | None:
+    number = parse_number(value)
+    if number is not None and (type(number) is not int or not 1 <= number <= _MAX_WORKERS):
+        raise ConfigurationError(f"{value!r} is not a number of workers from 1 to {_MAX_WORKERS}")
+    return number
 
 
 def _secret_key(value: object, _path: SettingPath, _report: Report) -> str | None:
@@ -295,6 +303,7 @@ FIELDS: Mapping[str, Reader] = {
     "cache_size": _size,
     "legacy_headers": _flag,
     "on_limiter_failure": _one_of("local", "deny", "allow"),
+    "expected_workers": _workers,
     "upstreams": _upstreams,
     "proxy": _table_of(ProxySettings),
     "server": _table_of(ServerSettings),

@@ -47,6 +47,7 @@ class Settings:
     cache_size: int = 0  # 0: by the memory of the process
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
+    expected_workers: int | None = None
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     server: ServerSettings = field(default_factory=ServerSettings)
@@ -98,6 +99,7 @@ class Options(TypedDict, total=False):
     cache_size: int
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
+    expected_workers: int | None
     upstreams: Mapping[str, str | Sequence[str]]
     proxy: Mapping[str, float | Sequence[str]]
     server: Mapping[str, str | float]

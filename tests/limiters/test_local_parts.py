@@ -9,9 +9,10 @@ from secrets import token_hex
 
 import pytest
 
+from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.limits.admission import AdmissionRequest, Admitted, Exceeded, Remaining
-from machpay_gateway.core.limits.plan import Part, plan_of
-from machpay_gateway.core.limits.rate import Limits
+from machpay_gateway.core.limits.plan import Part, plan_of, tier_plan
+from machpay_gateway.core.limits.rate import Limits, Tier
 from machpay_gateway.limiters.quota_ledger import QuotaLedger
 from machpay_gateway.limiters.redis import RedisLimiter
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry
@@ -225,3 +226,16 @@ async def test_stored_counts_of_a_quota_outlive_a_report_to_an_empty_server(tmp_
             remaining = await second.remaining(sold())
             assert isinstance(remaining, Remaining)
             assert [int(remaining.levels[0]), int(remaining.levels[2])] == [995, 15]
+
+
+async def test_processes_with_databases_in_memory_divide_the_limits_of_their_redis() -> None:
+    url, plan = f"redis://{HOST}:{free_port()}/0", tier_plan(Tier("100/minute", 1000))
+    async with AsyncExitStack() as stack:
+        gateways = [ConfiguredGateway(database="memory://", redis=url) for _ in range(4)]
+        for gateway in gateways:
+            stack.push_async_callback(gateway.lifecycle.close)
+            await gateway.lifecycle.serve()
+        answers = [
+            gateway.limiter.admit(AdmissionRequest("user_1", 1, plan, 1)) for _ in range(100) for gateway in gateways
+        ]
+        assert sum(isinstance(answer, Admitted) for answer in answers) == 100

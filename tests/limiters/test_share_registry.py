@@ -87,8 +87,8 @@ class Host:
     clock: FixedClock = field(default_factory=lambda: FixedClock(1000.0))
     admitted_at: list[float] = field(default_factory=list)
 
-    def start(self, workers: int = 1) -> Process:
-        registry = ShareRegistry(self.folder, workers=workers, clock=self.clock)
+    def start(self, workers: int = 1, expected: int = 1) -> Process:
+        registry = ShareRegistry(self.folder, workers=workers, expected=expected, clock=self.clock)
         return Process(registry, self.clock, self.admitted_at)
 
     def settle(self, *processes: Process) -> None:
@@ -213,6 +213,17 @@ def test_all_processes_stopped_and_started_go_on_where_they_were(host: Host) -> 
         process.use_up()
         process.leave()
     assert [process.use_up() for process in [host.start(workers=2) for _ in range(2)]] == [0, 0]
+
+
+@pytest.mark.parametrize("workers, expected, most", [(1, 1, 20), (1, 4, 5), (2, 4, 10), (4, 2, 20)])
+def test_who_starts_again_and_again_has_the_part_of_this_host_and_no_other(
+    host: Host, workers: int, expected: int, most: int
+) -> None:
+    for number in range(12):
+        process = host.start(workers, expected)
+        process.use_up()
+        process.kill() if number % 2 else process.leave()
+    assert host.most_in_a_minute() == most
 
 
 def test_the_number_of_workers_on_all_hosts_outlives_a_restart(host: Host) -> None:

@@ -4,16 +4,18 @@ import asyncio
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from machpay_gateway import Tier
 from tests.drills.workers import Fleet, running_workers
+from tests.prepared import new_sqlite
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import running_server
 from tests.serving import processes
@@ -25,11 +27,13 @@ _LIMIT = re.compile(rb'ratelimit-policy: "minute";q=(\d+)', re.IGNORECASE)
 
 
 @contextmanager
-def gateway_of(folder: Path, *, workers: int, limit: int, redis: str | None = None, tier: str = "") -> Iterator[Served]:
+def gateway_of(
+    folder: Path, *, workers: int, limit: int, redis: str | None = None, tier: str = "", settings: str = ""
+) -> Iterator[Served]:
     """Serve with *workers*, without a Redis that answers unless one is given."""
     url = redis or f"redis://{HOST}:{free_port()}/0"
     limits = f'[tiers.standard]\nrate = "{limit}/minute"\nconcurrency = 1000\n{tier}'
-    with served(folder, settings=f'redis = "{url}"\n{limits}[server]\nworkers = {workers}\n') as gateway:
+    with served(folder, settings=f'redis = "{url}"\n{settings}\n{limits}[server]\nworkers = {workers}\n') as gateway:
         yield gateway
 
 
@@ -189,3 +193,40 @@ def test_the_workers_of_uvicorn_divide_the_limit() -> None:
         finally:
             uvicorn.terminate()
             uvicorn.wait(30)
+
+
+@contextmanager
+def hosts(folder: Path, number: int, settings: str) -> Iterator[tuple[list[Served], str]]:
+    """Serve on *number* hosts that know nothing of each other, and yield them with a key that all of them have."""
+    with ExitStack() as stack:
+        gateways: list[Served] = []
+        secret, first = "", folder / "0"
+        for place in [folder / str(it) for it in range(number)]:
+            place.mkdir()
+            if gateways:
+                with (
+                    closing(sqlite3.connect(first / "machpay.db")) as source,
+                    closing(sqlite3.connect(place / "machpay.db")) as target,
+                ):
+                    source.backup(target)
+            gateways.append(stack.enter_context(gateway_of(place, workers=1, limit=100, settings=settings)))
+            if len(gateways) == 1:
+                secret = gateways[0].secret()
+        yield gateways, secret
+
+
+@pytest.mark.parametrize("settings, most", [("", 400), ("expected_workers = 4", 100), ("expected_workers = 8", 48)])
+def test_hosts_that_start_without_redis_admit_the_part_of_the_expected_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, most: int
+) -> None:
+    monkeypatch.setattr(
+        processes, "new_sqlite", lambda path: f"sqlite:///{path}" if path.exists() else new_sqlite(path)
+    )
+    with hosts(tmp_path, 4, settings) as (gateways, secret):
+        admitted, _ = ask([gateway.port for gateway in gateways], secret, requests=600)
+        assert admitted == most
+        if settings:
+            (worker,) = gateways[0].workers()
+            os.kill(worker, signal.SIGKILL)
+            until(lambda: gateways[0].log.count("MachPay is open") == 2)
+            assert ask([gateways[0].port], secret, requests=100)[0] == 0

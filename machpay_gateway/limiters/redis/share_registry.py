@@ -138,20 +138,27 @@ class _OtherFile(NamedTuple):
 
 
 class ShareRegistry:
-    """The part of this process. Without a *folder* there are no others; *workers* is how many there are in any case.
+    """The part of this process. Without a *folder* there are no others that it knows of.
 
-    With 0 of them, this process admits nothing and has no part.
+    *workers* is how many there are on this host in any case; with 0 of them, this process admits nothing and has no
+    part. *expected* is how many there are on all hosts in any case.
     """
 
     def __init__(
-        self, folder: Path | None = None, *, workers: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: Path | None = None,
+        *,
+        workers: int = 1,
+        expected: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.admits = workers > 0
-        self.divisor = max(1, workers)  # of the limits, in each decision that is made alone
+        self.divisor = max(1, workers, expected)  # of the limits, in each decision that is made alone
         self.window_seconds = _DEFAULT_WINDOW  # the longest of the limits that this process decides by
         self.spent: dict[bytes, Spent] = {}  # by the process before, from the part that is this one's now
         self._folder = folder
         self._workers = max(1, workers)
+        self._expected = expected
         self._clock = clock
         self._record = _Record()
         self._path: Path | None = None
@@ -208,7 +215,7 @@ class ShareRegistry:
         self._abandon()
         self._record, self.spent, self._unknown_at, self._has_left = _Record(), {}, None, False
         self._written = b""
-        self.divisor = self._workers
+        self.divisor = max(self._workers, self._expected)
         if self._folder is None:
             return
         try:
@@ -236,7 +243,7 @@ class ShareRegistry:
         if self._has_left:
             return
         if self._folder is None or self._file < 0:
-            self.divisor = max(self._workers, total or self.divisor)
+            self.divisor = max(self._workers, self._expected, total or self.divisor)
             return
         is_first = is_alone and not self._record.part
         with _locked(self._folder, _TRIES if is_first else 1) as is_locked:
@@ -282,8 +289,10 @@ class ShareRegistry:
         now, record = self._clock(), self._record
         others = self._read_others(folder, now)
         seen = _total_of(folder, total, is_alone=is_alone)
-        wanted = max(self._workers, seen, 1 + sum(it.lives for it in others))
-        due, free = 1 / wanted, 1.0 - sum(it.record.part for it in others)
+        here = max(self._workers, 1 + sum(it.lives for it in others))
+        wanted = max(here, seen, self._expected)
+        # The rest is for other hosts: who restarts here must not have a part of theirs each time.
+        due, free = 1 / wanted, here / wanted - sum(it.record.part for it in others)
         if not is_alone:
             record.part = 0.0
         elif free + _EPSILON >= due > record.part:
