@@ -187,7 +187,7 @@ async def test_a_change_of_a_record_of_a_living_shard_is_written_at_once(cluster
         dead.kill()
         await harness.admit(TEN, subject=lost)
         await until(harness, degraded=True)
-        await harness.limiter.invalidate(lost, 2)
-        await harness.limiter.invalidate(kept, 2)
+        await harness.invalidate(2, subject=lost)
+        await harness.invalidate(2, subject=kept)
         assert await second.admit(TEN, subject=kept) is STALE
         assert await harness.admit(TEN, subject=lost) is STALE
