@@ -92,6 +92,7 @@ def _redis_for(
 
     return RedisLimiter(
         settings.redis,
+        url_file=settings.redis_file,
         prefix=settings.redis_prefix,
         on_failure=settings.on_limiter_failure,
         registry=ShareRegistry(

@@ -6,6 +6,7 @@ their path and goes on, so that one run names all of them.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -132,6 +133,10 @@ def _prefix(value: object, _path: SettingPath, _report: Report) -> str:
     if not isinstance(value, str) or not _PREFIX.fullmatch(value):
         raise ConfigurationError(f"{value!r} is not a prefix for keys: use 1 to 32 letters, digits and . _ : -")
     return value
+
+
+def _path(value: object, _path: SettingPath, _report: Report) -> Path | None:
+    return None if value is None else Path(str(value))
 
 
 def _workers(value: object, _path: SettingPath, _report: Report) -> int | None:
@@ -287,7 +292,9 @@ def _from_text(value: object) -> object:
 
 FIELDS: Mapping[str, Reader] = {
     "database": _url(*_DATABASE_SCHEMES),
+    "database_file": _path,
     "redis": _url(*_REDIS_SCHEMES),
+    "redis_file": _path,
     "redis_prefix": _prefix,
     "routes": _list_of(Route),
     "tiers": _tiers,
@@ -313,6 +320,7 @@ FIELDS: Mapping[str, Reader] = {
     "oauth": _optional(OAuthSettings),
     "console": _optional(ConsoleSettings),
     "secret_key": _secret_key,
+    "secret_key_file": _path,
     "traces": _flag,
     "usage_seconds": _seconds(1, MINUTE.seconds),
 }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Literal, TypedDict
 
 from machpay_gateway.core.decision.policy import Unlisted
@@ -31,7 +32,9 @@ class Settings:
     """All settings, parsed. docs/configuration.md explains each."""
 
     database: str = field(default="sqlite:///machpay.db", repr=False)  # a URL may hold a password
+    database_file: Path | None = None  # that `database` is from, and so on
     redis: str | None = field(default=None, repr=False)
+    redis_file: Path | None = None
     redis_prefix: str = "machpay"
     routes: tuple[Route, ...] = ()
     tiers: Mapping[str, Tier] = field(default_factory=lambda: TIERS)
@@ -57,6 +60,7 @@ class Settings:
     oauth: OAuthSettings | None = None
     console: ConsoleSettings | None = None
     secret_key: str | None = field(default=None, repr=False)
+    secret_key_file: Path | None = None
     traces: bool = False
     usage_seconds: float = 5.0
 
@@ -83,7 +87,9 @@ class Options(TypedDict, total=False):
 
     config: str | PathLike[str]
     database: str
+    database_file: str | PathLike[str] | None
     redis: str | None
+    redis_file: str | PathLike[str] | None
     redis_prefix: str
     routes: Sequence[Route]
     tiers: Mapping[str, Tier]
@@ -109,5 +115,6 @@ class Options(TypedDict, total=False):
     oauth: OAuthSettings | None
     console: ConsoleSettings | None
     secret_key: str | None
+    secret_key_file: str | PathLike[str] | None
     traces: bool
     usage_seconds: float

@@ -12,6 +12,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings.fields import FIELDS, read_fields
 from machpay_gateway.settings.lines import SettingPath, line_of, lines_of
 from machpay_gateway.settings.model import Options, Settings
+from machpay_gateway.settings.secret_files import replace_secret_files
 from machpay_gateway.settings.tables import unknown_setting
 
 DEFAULT_FILE = "machpay.toml"
@@ -85,7 +86,7 @@ def check_file(path: Path) -> list[str]:
 def _load(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Settings:
     merged = _Merged()
     for source in sources:
-        merged.take(source)
+        merged.take(_with_secrets(source, mistakes))
     read = read_fields(merged.values, (), lambda path, text: mistakes.append(merged.describe(path, text)))
     routes, issuers = _drop_invalid(read, "routes"), _drop_invalid(read, "issuers")
     settings = Settings(**read)
@@ -96,6 +97,16 @@ def _load(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Setting
             "\n".join(mistake.text for mistake in sorted(mistakes, key=lambda mistake: mistake.line))
         )
     return settings
+
+
+def _with_secrets(source: _Source, mistakes: list[SettingMistake]) -> _Source:
+    """Return *source* with what the files of secrets hold; a mistake in that names the setting of the file."""
+    values, files = replace_secret_files(source.values, lambda path, text: mistakes.append(source.describe(path, text)))
+
+    def describe(path: SettingPath, message: str) -> SettingMistake:
+        return source.describe((*path[:-1], files[path]) if path in files else path, message)
+
+    return _Source(values, describe)
 
 
 def _drop_invalid(read: dict[str, Any], name: str) -> list[int]:

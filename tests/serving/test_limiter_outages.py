@@ -117,6 +117,25 @@ def test_workers_that_replace_others_while_redis_refuses_them_start_degraded(tmp
         until(lambda: degraded(gateway) == 0)
 
 
+def test_a_password_in_a_file_is_rotated_without_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "redis"
+    with running_server() as redis:
+        file.write_text(redis.add_user(USER, *RIGHTS) + "\n")
+        environ = {"MACHPAY_REDIS_FILE": str(file)}
+        with served(tmp_path, environ=environ, management="127.0.0.1:0") as gateway:
+            secret, workers, password = gateway.secret(), gateway.workers(), token_hex(8)
+            assert limiter_check(gateway) == "ok"
+            redis.command("ACL", "SETUSER", USER, "resetpass", f">{password}")
+            redis.command("CLIENT", "KILL", "USER", USER)
+            until(lambda: degraded(gateway) == 1)
+            file.write_text(f"redis://{USER}:{password}@127.0.0.1:{redis.port}/0\n")
+            until(lambda: degraded(gateway) == 0)
+            assert set(statuses(gateway, secret)) == {200}
+            assert gateway.workers() == workers
+            until(hang_up(gateway))  # with the same settings
+            assert set(statuses(gateway, secret)) == {200}
+
+
 def test_new_settings_of_redis_that_it_refuses_are_not_used(tmp_path: Path) -> None:
     with running_server() as redis, gateway_of(tmp_path, redis, "local") as gateway:
         settings, before = gateway.folder / "machpay.toml", gateway.workers()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
@@ -76,6 +77,7 @@ class RedisLimiter:
         self,
         url: str,
         *,
+        url_file: Path | None = None,
         prefix: str = "machpay",
         on_failure: FailureMode = "local",
         clock: Callable[[], float] = time.monotonic,
@@ -87,6 +89,8 @@ class RedisLimiter:
     ) -> None:
         """Use the servers of *url*, and keys that begin with *prefix*. Raises ConfigurationError.
 
+        *url_file* is the file that *url* is from: each connection logs in by the user and password that it has then.
+
         *ledger* stores what quotas admit, and has what they admitted before; without one they count from 0 where the
         servers have no count. *registry* divides the local share among the processes of this host, unless this one only
         reads what is left. What refuses the limiter is an outage to one that *has_served*, or whose predecessor has:
@@ -94,7 +98,7 @@ class RedisLimiter:
         """
         self.counts: Counter[str] = Counter()
         self.batches: Counter[int] = Counter()
-        self._servers = servers_for(url)
+        self._servers = servers_for(url, url_file)
         self._prefix = prefix.encode()
         self._on_failure = on_failure
         self._has_served = has_served

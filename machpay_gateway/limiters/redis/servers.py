@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -18,6 +19,7 @@ from redis.exceptions import TimeoutError as LateConnection
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.limiters.redis.connection import ServerConnection, execute
+from machpay_gateway.limiters.redis.credentials import PasswordFile, UrlFile
 from machpay_gateway.limiters.redis.refusals import UnknownPrimaryError, WrongProtocolError
 
 Address = tuple[str, int]
@@ -174,22 +176,29 @@ def slots_in(ranges: list[list[Any]], queried_host: str) -> Mapping[int, Address
     return slots
 
 
-def servers_for(url: str) -> Servers:
-    """Return the servers of *url*. Raises ConfigurationError, which does not repeat it: it may hold a password."""
+def servers_for(url: str, url_file: Path | None = None) -> Servers:
+    """Return the servers of *url*. Raises ConfigurationError, which does not repeat it: it may hold a password.
+
+    *url_file* is the file that it is from: each connection logs in by the user and the password that it has then.
+    """
     try:
-        return _parse(url)
+        return _parse(url, url_file)
     except ValueError as exc:
         # Not the parser's message: where a password has a / or an @, it quotes a part of it.
         raise ConfigurationError("redis: the URL cannot be read: write what is special in a password as %xx") from exc
 
 
-def _parse(url: str) -> Servers:
+def _parse(url: str, url_file: Path | None) -> Servers:
     """Parse *url*; redis-py parses it with the first of several hosts. Raises ValueError and ConfigurationError."""
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
     hosts: list[Address] = []
     service, query = "", dict(parse_qsl(parts.query))
-    sentinel = {name: query.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in query}
+    sentinel: dict[str, Any] = {
+        name: query.pop(f"sentinel_{name}")
+        for name in ("username", "password", "password_file")
+        if f"sentinel_{name}" in query
+    }
     if kind:
         user, at, listed = parts.netloc.rpartition("@")
         hosts = [_parse_address(host, 26379 if kind == "sentinel" else 6379) for host in listed.split(",")]
@@ -202,10 +211,26 @@ def _parse(url: str) -> Servers:
             raise ConfigurationError("redis: a Cluster has database 0 only")
         url = urlunsplit((scheme, f"{user}{at}{hosts[0][0]}:{hosts[0][1]}", f"/{database}", urlencode(query), ""))
     options: dict[str, Any] = {**_OPTIONS, **parse_url(url)}
+    _use_password_file(options)
+    _use_password_file(sentinel)
+    if url_file is not None and "password" in options:
+        for name in ("username", "password"):
+            options.pop(name, None)
+        options["credential_provider"] = UrlFile(url_file)
     connection_class = options.pop("connection_class", Connection)
     if kind:
         del options["host"], options["port"]
     return Servers(kind, hosts, service, connection_class, options, sentinel)
+
+
+def _use_password_file(options: dict[str, Any]) -> None:
+    """Let connections with *options* read the password from a file, if they name one."""
+    if (file := options.pop("password_file", None)) is None:
+        return
+    if "password" in options:
+        raise ConfigurationError("redis: the URL has a password and a password_file: name one of the two")
+    provider = options["credential_provider"] = PasswordFile(Path(file), options.pop("username", None))
+    provider.check()
 
 
 def _parse_address(text: str, default_port: int) -> Address:
