@@ -49,7 +49,7 @@ def store_for(settings: Settings) -> "Store":
     """Return the store that *settings* name."""
     from machpay_gateway.stores.sql import SqlStore
 
-    return SqlStore(settings.database)
+    return SqlStore(settings.database, url_file=settings.database_file)
 
 
 def ledger_for(settings: Settings, store: QuotaStore) -> "QuotaLedger | None":

@@ -51,8 +51,8 @@ def url_of(*servers: Server | int, query: str = "?target_session_attrs=read-writ
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[SqlStore]:
-    store = SqlStore(url)
+async def opened(url: str, url_file: Path | None = None) -> AsyncIterator[SqlStore]:
+    store = SqlStore(url, url_file=url_file)
     await store.open()
     yield store
     await store.close()
@@ -162,24 +162,26 @@ async def test_a_server_that_is_down_is_skipped(server: Server) -> None:
         assert connector._first == 1  # noqa: SLF001 - and not tried first again
 
 
-async def test_a_password_is_read_from_its_file_at_each_connection(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_url", [False, True])
+async def test_a_password_is_read_from_its_file_at_each_connection(
+    server: Server, tmp_path: Path, *, is_url: bool
+) -> None:
     file, passwords = tmp_path / "password", [secrets.token_hex(8) for _ in range(3)]
+    whole = f"postgresql://rotated:{{}}@{HOST}:{server.port}/{NAME}" if is_url else "{}"
     ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'"
-    file.write_text(f"{passwords[0]}\n")
-    server.execute(
-        f"CREATE ROLE rotated LOGIN SUPERUSER PASSWORD '{passwords[0]}'",
-    )
+    file.write_text(f"{whole.format(passwords[0])}\n")
+    server.execute("DROP ROLE IF EXISTS rotated", f"CREATE ROLE rotated LOGIN SUPERUSER PASSWORD '{passwords[0]}'")
     server.allow("host all rotated 127.0.0.1/32 scram-sha-256")
     url = f"postgresql://rotated@{HOST}:{server.port}/{NAME}?password_file={file}"
-    async with opened(url) as store:
+    async with opened(whole.format(passwords[0]), file) if is_url else opened(url) as store:
         await add(store, "first")
         for number, password in enumerate(passwords[1:]):
             server.execute(f"ALTER ROLE rotated PASSWORD '{password}'")
-            file.write_text(password)
+            file.write_text(whole.format(password))
             await add(store, f"open {number}")  # what is connected stays so
             server.execute(ended)
             await add(store, f"new {number}")
-        file.write_text("another one")
+        file.write_text(whole.format("another one"))
         server.execute(ended)
         with pytest.raises(StoreUnavailable):
             await add(store, "refused")
@@ -187,7 +189,7 @@ async def test_a_password_is_read_from_its_file_at_each_connection(server: Serve
         with pytest.raises(StoreUnavailable) as failure:
             await add(store, "refused")
         assert os.fspath(file) in str(failure.value.__cause__)
-        file.write_text(passwords[-1])
+        file.write_text(whole.format(passwords[-1]))
         await add(store, "last")
 
 

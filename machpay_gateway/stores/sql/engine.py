@@ -93,9 +93,9 @@ class Database:
     client that starts a loop for every request works, and so does a forked process.
     """
 
-    def __init__(self, text: str, *, busy_timeout_seconds: float) -> None:
+    def __init__(self, text: str, *, busy_timeout_seconds: float, url_file: Path | None = None) -> None:
         self.url = database_url(text)
-        self._connector = None if self.is_sqlite else ServerConnector(self.url)
+        self._connector = None if self.is_sqlite else ServerConnector(self.url, url_file)
         self._is_pooled: bool | None = None  # by something between us and the server; None if that is not known yet
         self.is_read_only = False  # the server, when it was last used
         self._busy_timeout_seconds = busy_timeout_seconds

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from machpay_gateway.core.errors import ConfigurationError
 
@@ -93,11 +95,16 @@ def _server(text: str, port: str) -> Server:
 class ServerConnector:
     """Connects to the servers of a URL. The one that was connected to last is tried first."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, url_file: Path | None = None) -> None:
+        """Use the servers of *url*. Each connection logs in by the password that its *url_file* has then, if any."""
         self.driver_url = url.difference_update_query(_OWN_OPTIONS)
         self.servers = servers_of(url)
         self._attributes = str(url.query.get("target_session_attrs", "any"))
-        self._password_file = url.query.get("password_file")
+        self._password: Callable[[], str] | None = None
+        if "password_file" in url.query:
+            self._password = partial(_read, Path(str(url.query["password_file"])))
+        elif url_file is not None and url.password is not None:
+            self._password = partial(_password_in_url, url_file)
         self._first = 0
 
     @property
@@ -135,8 +142,8 @@ class ServerConnector:
 
     def _session_options(self) -> Mapping[str, Any]:
         options: dict[str, Any] = {"target_session_attrs": self._attributes}
-        if self._password_file is not None:
-            options["password"] = _password_reader(Path(str(self._password_file)))
+        if self._password is not None:  # called at each new connection: a rotated one needs no restart
+            options["password"] = self._password
         return options
 
     async def is_pooled(self, *, timeout: float) -> bool:  # noqa: ASYNC109 - the driver's
@@ -156,6 +163,13 @@ class ServerConnector:
             connection.terminate()
 
 
-def _password_reader(path: Path) -> Callable[[], str]:
-    """Return what reads the password at each new connection: a rotated one needs no restart."""
-    return lambda: path.read_text(encoding="utf-8").rstrip("\r\n")
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def _password_in_url(path: Path) -> str:
+    """Return the password of the URL in *path*. Raises OSError."""
+    try:
+        return str(make_url(split_hosts(_read(path))[0]).password or "")
+    except (ArgumentError, ValueError):
+        raise OSError(f"{path} holds no URL that can be read") from None  # and is not quoted

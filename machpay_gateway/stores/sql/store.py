@@ -29,11 +29,12 @@ class SqlStore(
 
     A database in memory has no file, is separate from every other, needs no `open`, and is freed with its store. A
     store may be used from several event loops. *busy_timeout_seconds* is how long SQLite waits for another process that
-    is writing. Raises ConfigurationError for an invalid URL.
+    is writing. *url_file* is the file that *url* is from: a server is logged in to by the password that it has then.
+    Raises ConfigurationError for an invalid URL.
     """
 
-    def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0) -> None:
-        super().__init__(Database(url, busy_timeout_seconds=busy_timeout_seconds))
+    def __init__(self, url: str, *, busy_timeout_seconds: float = 5.0, url_file: Path | None = None) -> None:
+        super().__init__(Database(url, busy_timeout_seconds=busy_timeout_seconds, url_file=url_file))
         self._memory_secret = token_bytes(32)
 
     @property
