@@ -1,5 +1,6 @@
 """Dashboards and alerts ask for nothing that the gateway does not tell."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -158,6 +159,7 @@ def test_prometheus_scrapes_the_gateway_of_compose() -> None:
 
 def test_promtool_accepts_the_files() -> None:
     if (tool := shutil.which("promtool")) is None:
+        assert "CI" not in os.environ
         pytest.skip("promtool is not installed")
     for arguments in (["check", "rules", "alerts.yml"], ["check", "config", "prometheus.yml"]):
         run = subprocess.run([tool, *arguments], cwd=DEPLOY, capture_output=True, text=True, check=False)

@@ -19,8 +19,9 @@ _WRITE_SECONDS = 1.0
 class Metrics:
     """Writes the result of *collect* to *folder* once a second, from `start` until `close`."""
 
-    def __init__(self, folder: Path, collect: Callable[[], Counts]) -> None:
-        """Write nothing yet."""
+    def __init__(self, folder: Path, collect: Callable[[], Counts], *, wanted: int = 1) -> None:
+        """Write nothing yet. *wanted* is the number of workers that the settings ask for."""
+        self._wanted = wanted
         self._snapshots = Snapshots(folder)
         self._collect = collect
         self._version = version("machpay-gateway")
@@ -52,6 +53,7 @@ class Metrics:
     def _with_own(self, reading: WorkerTotals) -> Counts:
         return reading.counts | {
             ("machpay_workers", ()): [reading.living],
+            ("machpay_workers_wanted", ()): [self._wanted],
             ("machpay_worker_snapshots_unreadable", ()): [reading.unreadable],
             ("machpay_build_info", (self._version,)): [1.0],
         }

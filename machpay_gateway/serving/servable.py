@@ -1,4 +1,4 @@
-"""What supervisor and workers share: the check of the settings, and the stages that a worker reports.
+"""What supervisor and workers share: the check of the settings, and the stages and heartbeats that a worker reports.
 
 It must stay light: the supervisor serves no request, and imports no code that does.
 """
@@ -12,6 +12,8 @@ from machpay_gateway.settings import Settings
 PREPARED = b"prepared\n"  # the settings are valid, and the database answers
 READY = b"ready\n"  # it serves requests
 RELEASED = b"released\n"  # another process may start to count
+ALIVE = b"alive\n"  # its event loop runs
+HEARTBEAT_SECONDS = 1.0  # between reports of that
 REPLACED = signal.SIGUSR1  # tells a worker that another one replaces it
 BACKLOG = 4096
 

@@ -1,7 +1,10 @@
 """The process that keeps workers running: it owns the listening sockets, and serves no request itself.
 
 SIGTERM and SIGINT shut down gracefully: all workers drain, then the process exits. SIGHUP reloads the settings and, if
-they are valid, replaces the workers one by one. A worker that dies is restarted.
+they are valid, replaces the workers one by one. A worker that dies is restarted. One whose heartbeat stops is killed
+and restarted.
+
+Time counts only while this process runs itself: when the whole host was stopped, its workers did not hang.
 """
 
 import asyncio
@@ -13,17 +16,27 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 from tempfile import TemporaryDirectory
 
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
-from machpay_gateway.serving.servable import BACKLOG, PREPARED, READY, RELEASED, REPLACED, check_servable
+from machpay_gateway.serving.servable import (
+    BACKLOG,
+    HEARTBEAT_SECONDS,
+    PREPARED,
+    READY,
+    RELEASED,
+    REPLACED,
+    check_servable,
+)
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.settings.server import ListenAddress
 
 logger = logging.getLogger("machpay_gateway")
 
-_START_SECONDS = 60.0
+_START_SECONDS = 60  # in which a worker reports that it serves
+_SILENT_SECONDS = 8  # without a heartbeat: a worker that serves is stopped then, or its event loop hangs
 _KILL_SECONDS = 5.0  # beyond what draining may take
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _STABLE_SECONDS = 60.0  # a worker that ran for this long is restarted without a pause
@@ -40,18 +53,38 @@ class ServingProcess:
 
 @dataclass(eq=False, slots=True)
 class _WorkerProcess:
-    """A worker's process, and the pipe on which it reports its stages."""
+    """A worker's process, and the pipe on which it reports its stages and its heartbeats."""
 
     process: Process
-    stages: asyncio.StreamReader
+    reports: asyncio.StreamReader
     is_wanted: bool = True
+    silent_seconds: int = 0
+    _stages: dict[bytes, asyncio.Future[bool]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stages = {stage: loop.create_future() for stage in (PREPARED, READY, RELEASED)}
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether it has been silent for too long. A start may take longer than the pause between two heartbeats."""
+        return self.silent_seconds >= (_SILENT_SECONDS if self._stages[READY].done() else _START_SECONDS)
+
+    async def listen(self) -> None:
+        """Read its reports until it exits."""
+        while line := await self.reports.readline():
+            self.silent_seconds = 0
+            if (stage := self._stages.get(line)) is not None and not stage.done():
+                stage.set_result(True)
+        for stage in self._stages.values():
+            if not stage.done():
+                stage.set_result(False)
 
     async def reaches(self, stage: bytes) -> bool:
         """Wait until the worker reports *stage*, and return whether it did so before it exited."""
-        while line := await self.stages.readline():
-            if line == stage:
-                return True
-        return False
+        reached = self._stages[stage]
+        await asyncio.wait([reached])  # which, unlike await, is not canceled with the caller
+        return reached.result()
 
 
 class Supervisor:
@@ -91,6 +124,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._run_in_background, self.reload)
         starts = asyncio.gather(*(self._start() for _ in range(self.settings.server.workers)))
         stop = asyncio.create_task(self._stopping.wait())
+        self._run_in_background(self._watch_heartbeats)
         try:
             await asyncio.wait((starts, stop), return_when=asyncio.FIRST_COMPLETED)
             if not self._stopping.is_set():
@@ -149,14 +183,13 @@ class Supervisor:
         if self._stopping.is_set():
             _signal(worker.process)
         self._workers.append(worker)
+        self._run_in_background(worker.listen)
         is_ready = False
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_START_SECONDS):
-                if await worker.reaches(PREPARED):
-                    if after is not None:
-                        self._retire(after)
-                        await after.reaches(RELEASED)
-                    is_ready = await worker.reaches(READY)
+        if await worker.reaches(PREPARED):
+            if after is not None:
+                self._retire(after)
+                await after.reaches(RELEASED)
+            is_ready = await worker.reaches(READY)
         if not is_ready:
             self._workers.remove(worker)
             await _end(worker.process, 0.0)
@@ -207,6 +240,21 @@ class Supervisor:
         logger.error("A worker died with status %d; another one replaces it.", status)
         is_stable = asyncio.get_running_loop().time() - began_at >= _STABLE_SECONDS
         await self._start_missing(0.0 if is_stable else _FIRST_PAUSE)
+
+    async def _watch_heartbeats(self) -> None:
+        """Kill workers that hang; `_watch` replaces them."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            for worker in self._workers:
+                worker.silent_seconds += 1  # however long that sleep took: this process may have been stopped
+                if worker.is_hung:
+                    logger.error(
+                        "Worker %d has not reported for %d s: it is stopped, or its event loop hangs. It is killed.",
+                        worker.process.pid,
+                        worker.silent_seconds,
+                    )
+                    worker.silent_seconds = 0  # until it is gone
+                    _signal(worker.process, signal.SIGKILL)
 
     async def _start_missing(self, pause: float) -> None:
         """Start a worker after *pause* seconds, and retry with exponential backoff until none is missing."""
@@ -298,10 +346,11 @@ def _signal(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
 
 
 async def _end(process: Process, seconds: float) -> None:
-    """Wait for *process* to exit, and kill it after *seconds*."""
-    try:
-        async with asyncio.timeout(seconds):
-            await process.wait()
-    except TimeoutError:
-        _signal(process, signal.SIGKILL)
-        await process.wait()
+    """Wait for *process* to exit, and kill it after *seconds* in which this process ran itself."""
+    for _ in range(ceil(seconds)):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await process.wait()
+                return
+    _signal(process, signal.SIGKILL)
+    await process.wait()

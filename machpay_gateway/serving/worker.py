@@ -1,7 +1,7 @@
 """One worker: a gateway, the proxy that listens for callers, the control plane behind it, and management endpoints.
 
-The supervisor starts `python -m machpay_gateway.serving` and passes it the sockets. The worker reports its
-stages on a pipe. It shuts down gracefully on a signal, or when the supervisor is gone.
+The supervisor starts `python -m machpay_gateway.serving` and passes it the sockets. The worker reports its stages on a
+pipe, and once a second that its event loop runs. It shuts down gracefully on a signal, or when the supervisor is gone.
 """
 
 import asyncio
@@ -27,9 +27,11 @@ from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.counter import collect_counts
+from machpay_gateway.serving.heartbeat import Heartbeat
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.servable import (
+    ALIVE,
     BACKLOG,
     PREPARED,
     READY,
@@ -73,7 +75,10 @@ class Worker:
             **options,
         )
         check_servable(self.gateway.settings)
-        self.metrics = Metrics(counts, lambda: collect_counts(self.gateway, self._proxy, self._log))
+        self.heartbeat = Heartbeat()
+        self.metrics = Metrics(
+            counts, lambda: collect_counts(self.gateway, self._proxy, self._log), wanted=server.workers
+        )
         self.is_draining = False
         self._proxy: Proxy | None = None
         self._log: AccessLog | None = None
@@ -165,6 +170,7 @@ class Worker:
         gc.freeze()
         gc.enable()  # `__main__` disabled it
         _report(report, READY)
+        self.heartbeat.start(lambda: _report(report, ALIVE))
         await self._stop.wait()
         self.is_draining = not self._is_replaced  # any worker may get a health check, and its replacement serves
 
@@ -194,7 +200,8 @@ class Worker:
 
 
 def _report(pipe: int, stage: bytes) -> None:
-    with suppress(BrokenPipeError):  # after a killed supervisor too, requests in flight finish
+    # After a killed supervisor too, requests in flight finish. One that is stopped for hours lets the pipe fill up.
+    with suppress(BrokenPipeError, BlockingIOError):
         os.write(pipe, stage)
 
 
@@ -215,6 +222,7 @@ async def _run(
     *,
     has_served: bool,
 ) -> None:
+    os.set_blocking(report, False)
     worker = Worker(options, listener, management, counts, has_served=has_served)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)

@@ -140,6 +140,7 @@ METRICS: Mapping[str, Metric] = {
             "machpay_requests_in_flight", MetricKind.GAUGE, "Requests that are being decided on, carried or answered."
         ),
         Metric("machpay_workers", MetricKind.GAUGE, "Workers that live."),
+        Metric("machpay_workers_wanted", MetricKind.GAUGE, "Workers that the settings ask for."),
         Metric(
             "machpay_worker_snapshots_unreadable",
             MetricKind.GAUGE,
