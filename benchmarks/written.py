@@ -34,6 +34,7 @@ from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.proxy import Proxy
 from machpay_gateway.serving.counter import collect_counts
+from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.snapshots import Snapshots
 
@@ -76,6 +77,7 @@ class Desk:
     def __init__(self, gateway: Gateway, folder: Path) -> None:
         self.log = AccessLog(str(folder / "access.log"))
         self._gateway = gateway
+        self._vitals = Vitals(gateway)
         self._counting, self._logging = Proxy(gateway), Proxy(gateway, access_log=self.log)
         self._snapshots = Snapshots(folder)
         self._counted = [_forwarder(self._counting, number) for number in range(_CALLERS)]
@@ -109,7 +111,7 @@ class Desk:
                 forwarder.responded_at = perf_counter()
                 write(forwarder)
         if write is not _nothing:
-            self._snapshots.write(collect_counts(self._gateway, self._logging, self.log))
+            self._snapshots.write(collect_counts(self._gateway, self._vitals, self._logging, self.log))
         await self.log.close()
         return (time.process_time() - began) / (_REQUESTS // _CALLERS * _CALLERS) * 1e6
 

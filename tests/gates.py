@@ -122,6 +122,7 @@ class Limits:
     requests: list[AdmissionRequest] = field(default_factory=list)
     is_degraded: bool = False
     outage: Outage | None = None
+    clock_skew_seconds: float | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     batches: Mapping[int, int] = field(default_factory=dict)
     lowered: list[AdmissionRequest] = field(default_factory=list)

@@ -34,9 +34,14 @@ def counter(healthy: float, faulty: float) -> str:
     return " ".join(f"{sum(increases[:number]) * EVERY_SECONDS:g}" for number in range(len(increases)))
 
 
-def absent() -> str:
+def until_fault() -> str:
     """Return the samples of a series that ends when something goes wrong."""
     return " ".join(["1"] * HEALTHY + ["stale"] + ["_"] * (FAULTY - 1))
+
+
+def since_fault() -> str:
+    """Return the samples of a series that begins when something goes wrong."""
+    return " ".join(["_"] * HEALTHY + ["1"] * FAULTY)
 
 
 class Case(NamedTuple):
@@ -62,7 +67,7 @@ def slow(metric: str, labels: str = "") -> Mapping[str, str]:
 
 CASES = [
     Case("MachPayDown", {f"up{{{HOST}}}": gauge(1, 0)}, 135),
-    Case("MachPayNoWorkers", {f"machpay_workers{{{HOST}}}": absent()}, 135),
+    Case("MachPayNoWorkers", {f"machpay_workers{{{HOST}}}": until_fault()}, 135),
     Case(
         "MachPayWorkersMissing",
         {f"machpay_workers{{{HOST}}}": gauge(4, 3), f"machpay_workers_wanted{{{HOST}}}": gauge(4, 4)},
@@ -100,6 +105,28 @@ CASES = [
     Case("MachPayUnknownTier", {f'machpay_unknown_tier_requests_total{{{HOST}, tier="old"}}': counter(0, 1)}, 330),
     Case("MachPaySlow", slow("machpay_request_duration_seconds"), 640),
     Case("MachPayDecisionsSlow", slow("machpay_step_duration_seconds", ', step="decide"'), 640),
+    Case("MachPayClockSkew", {f'machpay_clock_skew_seconds{{{HOST}, against="redis"}}': gauge(0.001, -3600)}, 60),
+    Case(
+        "MachPayPoliciesDiffer",
+        {
+            f'machpay_policy_info{{{HOST}, digest="0a"}}': gauge(2, 2),
+            f'machpay_policy_info{{{OTHER_HOST}, digest="0a"}}': until_fault(),
+            f'machpay_policy_info{{{OTHER_HOST}, digest="0b"}}': since_fault(),
+        },
+        60,
+    ),
+    Case("MachPayEventLoopLags", {f"machpay_event_loop_lag_seconds{{{HOST}}}": gauge(0.002, 1.5)}, 60),
+    Case(
+        "MachPayProcessorBusy",
+        {f"process_cpu_seconds_total{{{HOST}}}": counter(0.4, 2), f"machpay_workers{{{HOST}}}": gauge(2, 2)},
+        60,
+    ),
+    Case(
+        "MachPayMemoryHigh",
+        {f"process_resident_memory_bytes{{{HOST}}}": gauge(2e8, 5e9), f"machpay_workers{{{HOST}}}": gauge(2, 2)},
+        60,
+    ),
+    Case("MachPayDatabasePoolSaturated", {f'machpay_database_pool_waiting{{{HOST}, pool="server"}}': gauge(0, 20)}, 60),
     Case("MachPayAccessLogLosesLines", {f"machpay_access_log_lost_total{{{HOST}}}": counter(0, 5)}, 90),
     Case("MachPayCountsUnreadable", {f"machpay_worker_snapshots_unreadable{{{HOST}}}": gauge(0, 1)}, 330),
 ]

@@ -62,7 +62,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("name, expression", list(expressions()), ids=lambda it: it[:40])
 def test_every_expression_uses_existing_metrics_and_labels(name: str, expression: str) -> None:
     samples = told()
-    named = set(re.findall(r"\b(machpay_\w+|up)\b", expression))
+    named = set(re.findall(r"\b((?:machpay|process)_\w+|up)\b", expression))
     assert named, name
     assert named - {"up"} <= set(samples)
     labels = set().union(*(samples[it] for it in named - {"up"})) | OF_PROMETHEUS

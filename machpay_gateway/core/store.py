@@ -1,5 +1,6 @@
 """What the gateway needs of its database. Imported for its type alone: with all its records it slows a start down."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from machpay_gateway.core.jose.ports import SigningKeyStore
 from machpay_gateway.core.keys.ports import AuditLog, KeyStore
 from machpay_gateway.core.limits.ports import QuotaStore
 from machpay_gateway.core.oauth.ports import OAuthStore
+from machpay_gateway.core.pool_use import PoolUse
 from machpay_gateway.core.usage.ports import UsageStore
 
 
@@ -24,6 +26,13 @@ class Store(KeyStore, AccountStore, OAuthStore, AuditLog, UsageStore, QuotaStore
     @property
     def serving_lock(self) -> Path | None:
         """The file that is locked by the one process that serves from this store and limits by itself."""
+
+    @property
+    def pools(self) -> Mapping[str, PoolUse]:
+        """The use of the connection pools of this process, by name."""
+
+    async def server_time(self) -> float | None:
+        """Return the server's time in seconds since the epoch; None when this host's clock is its clock."""
 
     async def open(self, *, upgrade: bool = False) -> None:
         """Connect and check the schema; with *upgrade*, bring it up to date."""

@@ -117,6 +117,7 @@ class MemoryLimiter:
     # It depends on no server.
     is_degraded = False
     outage: Outage | None = None
+    clock_skew_seconds: float | None = None
     counts: Mapping[str, int] = MappingProxyType({})
     batches: Mapping[int, int] = MappingProxyType({})
 

@@ -5,15 +5,17 @@ from collections.abc import Iterator, Mapping
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.metrics import Counts, Series, batch_size_histogram
 
 
-def collect_counts(gateway: Gateway, proxy: Proxy | None, log: AccessLog | None) -> Counts:
+def collect_counts(gateway: Gateway, vitals: Vitals, proxy: Proxy | None, log: AccessLog | None) -> Counts:
     """Return the current counts of this worker; a *proxy* and a *log* add their own."""
     gateway.recorder.gather()
     counts = dict(gateway.recorder.requests.counts)
     counts.update(_of_decisions(gateway))
+    counts.update(vitals.counts())
     if proxy is not None:
         counts["machpay_connections", ()] = [len(proxy)]
         counts["machpay_requests_in_flight", ()] = [proxy.in_flight]

@@ -27,7 +27,6 @@ from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.counter import collect_counts
-from machpay_gateway.serving.heartbeat import Heartbeat
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.servable import (
@@ -40,6 +39,7 @@ from machpay_gateway.serving.servable import (
     check_servable,
     tls_context,
 )
+from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 from machpay_gateway.telemetry.logs import configure_logging
@@ -75,9 +75,9 @@ class Worker:
             **options,
         )
         check_servable(self.gateway.settings)
-        self.heartbeat = Heartbeat()
+        self.vitals = Vitals(self.gateway)
         self.metrics = Metrics(
-            counts, lambda: collect_counts(self.gateway, self._proxy, self._log), wanted=server.workers
+            counts, lambda: collect_counts(self.gateway, self.vitals, self._proxy, self._log), wanted=server.workers
         )
         self.is_draining = False
         self._proxy: Proxy | None = None
@@ -109,6 +109,8 @@ class Worker:
             await self.gateway.lifecycle.serve()
             if self._management is not None:
                 self.metrics.start()
+                self.vitals.start()
+                stack.push_async_callback(self.vitals.close)
                 self._operators = AsgiServer(
                     management_app(self.gateway, self.metrics, lambda: self.is_draining), self._management
                 )
@@ -170,7 +172,7 @@ class Worker:
         gc.freeze()
         gc.enable()  # `__main__` disabled it
         _report(report, READY)
-        self.heartbeat.start(lambda: _report(report, ALIVE))
+        self.vitals.heartbeat.start(lambda: _report(report, ALIVE))
         await self._stop.wait()
         self.is_draining = not self._is_replaced  # any worker may get a health check, and its replacement serves
 

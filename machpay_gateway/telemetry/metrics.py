@@ -6,7 +6,7 @@ and then the sum.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from operator import add
 from typing import NamedTuple
@@ -30,14 +30,26 @@ class MetricKind(Enum):
     HISTOGRAM = "histogram"
 
 
+Merge = Callable[[float, float], float]
+
+
+def furthest(one: float, other: float) -> float:
+    """Return the number that is further from 0."""
+    return max(one, other, key=abs)
+
+
 class Metric(NamedTuple):
-    """One metric. *bounds* are the inclusive upper bounds of a histogram's buckets."""
+    """One metric. *bounds* are the inclusive upper bounds of a histogram's buckets.
+
+    *merge* returns the value of two workers together, from the value of each: the sum, unless that says nothing.
+    """
 
     name: str
     kind: MetricKind
     help: str
     labels: tuple[str, ...] = ()
     bounds: Sequence[float] = ()
+    merge: Merge = add
 
     @property
     def size(self) -> int:
@@ -156,6 +168,49 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("machpay_access_log_lost_total", MetricKind.COUNTER, "Lines that are not in the access log."),
         Metric(
+            "machpay_clock_skew_seconds",
+            MetricKind.GAUGE,
+            "How far the clock of the worker that is furthest off is ahead of that of redis or the database.",
+            ("against",),
+            merge=furthest,
+        ),
+        Metric(
+            "machpay_policy_info",
+            MetricKind.GAUGE,
+            "Workers that serve by the policy with this digest: routes, tiers and all other settings that decide.",
+            ("digest",),
+        ),
+        Metric(
+            "machpay_policy_age_seconds",
+            MetricKind.GAUGE,
+            "How long ago the worker with the oldest policy has loaded it.",
+            merge=max,
+        ),
+        Metric(
+            "machpay_event_loop_lag_seconds",
+            MetricKind.GAUGE,
+            "How late the latest worker's event loop was to run a timer, at most, in the last 15 s.",
+            merge=max,
+        ),
+        Metric(
+            "machpay_database_pool_in_use",
+            MetricKind.GAUGE,
+            "Connections to the database that are in use.",
+            ("pool",),
+        ),
+        Metric(
+            "machpay_database_pool_size", MetricKind.GAUGE, "Connections to the database that may be open.", ("pool",)
+        ),
+        Metric(
+            "machpay_database_pool_waiting",
+            MetricKind.GAUGE,
+            "Queries that wait for a connection to the database.",
+            ("pool",),
+        ),
+        Metric("process_cpu_seconds_total", MetricKind.COUNTER, "Processor time of all workers, user and system."),
+        Metric("process_resident_memory_bytes", MetricKind.GAUGE, "Resident memory of all workers."),
+        Metric("process_open_fds", MetricKind.GAUGE, "Open file descriptors of all workers."),
+        Metric(
             "machpay_build_info", MetricKind.GAUGE, "The version that is installed where this was asked.", ("version",)
         ),
     )
@@ -188,7 +243,7 @@ class Snapshot(NamedTuple):
 
 
 def merge_snapshots(snapshots: Iterable[Snapshot]) -> Counts:
-    """Return the sums of counters and histograms over all workers, and of gauges over living ones.
+    """Return the sums of counters and histograms over all workers, and gauges over living ones, merged as each asks.
 
     Series that are unknown here are left out: a worker of another version may have them.
     """
@@ -199,7 +254,7 @@ def merge_snapshots(snapshots: Iterable[Snapshot]) -> Counts:
             if metric is None or len(values) != metric.size or len(series[1]) != len(metric.labels):
                 continue
             if snapshot.lives or metric.kind is not MetricKind.GAUGE:
-                _count(counts, series, values)
+                _count(counts, series, values, metric.merge)
     return counts
 
 
@@ -212,6 +267,6 @@ def batch_size_histogram(batches: Mapping[int, int]) -> list[float]:
     return series
 
 
-def _count(counts: Counts, series: Series, values: Sequence[float]) -> None:
+def _count(counts: Counts, series: Series, values: Sequence[float], merge: Merge = add) -> None:
     total = counts.get(series)
-    counts[series] = list(values) if total is None else list(map(add, total, values))
+    counts[series] = list(values) if total is None else list(map(merge, total, values))

@@ -1,6 +1,8 @@
 """What the counts of several workers add up to."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from machpay_gateway.telemetry.metrics import (
     Series,
     Snapshot,
     batch_size_histogram,
+    furthest,
     merge_snapshots,
 )
 
@@ -44,10 +47,21 @@ def test_counts_are_the_sums_of_all_and_gauges_of_those_that_live(workers: Seque
     for series, values in sums.items():
         is_gauge = METRICS[series[0]].kind is MetricKind.GAUGE
         theirs = [it.counts[series] for it in workers if series in it.counts and (it.lives or not is_gauge)]
-        assert values == [sum(numbers) for numbers in zip(*theirs, strict=True)]
+        assert values == [reduce(METRICS[series[0]].merge, numbers) for numbers in zip(*theirs, strict=True)]
     assert set(sums) == {
         series for it in workers for series in it.counts if it.lives or METRICS[series[0]].kind is not MetricKind.GAUGE
     }
+
+
+def test_a_gauge_of_which_the_sum_says_nothing_is_that_of_the_worst_worker() -> None:
+    assert {name: it.merge for name, it in METRICS.items() if it.merge is not add} == {
+        "machpay_clock_skew_seconds": furthest,
+        "machpay_policy_age_seconds": max,
+        "machpay_event_loop_lag_seconds": max,
+    }
+    skew: Series = ("machpay_clock_skew_seconds", ("redis",))
+    workers = [Snapshot({skew: [seconds]}, lives=True) for seconds in (0.01, -3600.0, 0.02)]
+    assert merge_snapshots(workers) == {skew: [-3600.0]}
 
 
 @given(st.lists(snapshots(), max_size=4), st.integers(0, 4))
@@ -125,4 +139,7 @@ def test_every_label_is_bounded() -> None:
         "state",
         "reason",
         "version",
+        "against",
+        "digest",
+        "pool",
     }

@@ -29,6 +29,10 @@ class Limiter(Protocol):
         """Why it is degraded; None when it is not."""
 
     @property
+    def clock_skew_seconds(self) -> float | None:
+        """How far this host's clock is ahead of its server's; None when that is not known."""
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """How many answers were given without the server, by failure mode."""
 

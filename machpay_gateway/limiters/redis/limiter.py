@@ -12,6 +12,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from machpay_gateway.core.clock_skew import ClockSkew
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.limits.admission import (
     STALE,
@@ -40,6 +41,7 @@ from machpay_gateway.limiters.redis.outage_log import OutageLog
 from machpay_gateway.limiters.redis.refusals import LimiterUse
 from machpay_gateway.limiters.redis.resp import encode_bulk
 from machpay_gateway.limiters.redis.scripts import Scripts, run_script
+from machpay_gateway.limiters.redis.server_clock import measure_skew
 from machpay_gateway.limiters.redis.servers import servers_for
 from machpay_gateway.limiters.redis.shards import Shard, SingleServer, Topology
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry, Spent
@@ -114,6 +116,7 @@ class RedisLimiter:
         self._is_alone = False
         self._total: int | None = None  # workers on all hosts, as the server last told
         self._markers = VersionMarkers()
+        self._clock_skew = ClockSkew()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = ""
         self._is_counted = False  # by heartbeats, as a worker that admits
@@ -140,6 +143,11 @@ class RedisLimiter:
             names = ", ".join(map(_name_of, away))
             part = f"{len(away)} of {len(self._topology.shards)} shards ({names})"
         return Outage(seconds, f"{type(reason).__name__}: {reason}", self._on_failure, part)
+
+    @property
+    def clock_skew_seconds(self) -> float | None:
+        """How far this host's clock is ahead of the server's, as heartbeats measure it; None when it is not known."""
+        return self._clock_skew.seconds
 
     async def open(self) -> None:
         """Connect, or start degraded when no server can be reached. Idempotent.
@@ -370,6 +378,9 @@ class RedisLimiter:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             await asyncio.gather(*(shard.supervisor.heartbeat() for shard in self._topology.shards))
+            connections = (shard.supervisor.connection for shard in self._topology.shards)
+            if (connection := next(filter(None, connections), None)) is not None:
+                await measure_skew(connection, self._prefix, self._clock_skew, self._wall_clock)
             self._refresh_share()
             self._report_subjects(self._subjects.values())
 

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,12 @@ from sqlalchemy import URL, event, make_url
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.core.pool_use import PoolUse
 from machpay_gateway.settings import MEMORY_DATABASE
 from machpay_gateway.stores.sql.memory_schema import create_tables
+from machpay_gateway.stores.sql.pool import CountedPool
 from machpay_gateway.stores.sql.server_connection import ServerConnector, server_url, split_hosts
 from machpay_gateway.stores.sql.sqlite_connection import connect
 
@@ -119,6 +120,17 @@ class Database:
         # A password with an @ that is not escaped ends up in what is taken for the host.
         hosts = [] if self._connector is None else [it.host.rpartition("@")[2] for it in self._connector.servers]
         return f"{','.join(hosts) or 'localhost'}/{self.url.database}"
+
+    @property
+    def pools(self) -> Mapping[str, PoolUse]:
+        """The use of the connection pools of this process: that of a server, or those of SQLite for each purpose."""
+        pools: dict[str, PoolUse] = {}
+        for (pid, _), (statements, transactions) in list(self._engines.items()):
+            names = {"readers": statements, "writer": transactions} if self.is_sqlite else {"server": statements}
+            for name, engine in names.items():
+                if pid == os.getpid() and isinstance(engine.pool, CountedPool):
+                    pools[name] = PoolUse(*map(sum, zip(pools.get(name, (0, 0, 0)), engine.pool.use, strict=True)))
+        return pools
 
     async def prepare(self) -> None:
         """Create what SQLite needs before the first statement: the database in memory, or a file in WAL mode.
@@ -267,7 +279,7 @@ class Database:
     def _sqlite_engine(self, *, pool_size: int) -> AsyncEngine:
         engine = create_async_engine(
             self.url,
-            poolclass=AsyncAdaptedQueuePool,
+            poolclass=CountedPool,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_WAIT_SECONDS,
@@ -295,6 +307,7 @@ class Database:
         try:
             engine = create_async_engine(
                 connector.driver_url,
+                poolclass=CountedPool,
                 pool_size=_SERVER_POOL,
                 max_overflow=0,
                 pool_timeout=_WAIT_SECONDS,

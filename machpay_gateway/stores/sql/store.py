@@ -1,11 +1,15 @@
 """The store on a SQL database: all subjects in one, its schema, and its secret key."""
 
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_bytes
 from tempfile import gettempdir
 
+from sqlalchemy import text
+
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.pool_use import PoolUse
 from machpay_gateway.stores.schema import HEAD
 from machpay_gateway.stores.sql.accounts import SqlAccounts
 from machpay_gateway.stores.sql.audit import SqlAuditLog
@@ -20,6 +24,8 @@ from machpay_gateway.stores.sql.signing import SqlSigningKeys
 from machpay_gateway.stores.sql.tokens import SqlTokens
 from machpay_gateway.stores.sql.usage import SqlUsage
 from machpay_gateway.stores.sql.users import SqlUsers
+
+_CLOCK = text("SELECT extract(epoch FROM clock_timestamp())")
 
 
 class SqlStore(
@@ -55,6 +61,21 @@ class SqlStore(
     def is_read_only(self) -> bool:
         """Whether the database refused writes, or said that it would, when it was last used."""
         return self._database.is_read_only
+
+    @property
+    def pools(self) -> Mapping[str, PoolUse]:
+        """The use of the connection pools of this process, by name."""
+        return self._database.pools
+
+    async def server_time(self) -> float | None:
+        """Return the server's time in seconds since the epoch; None on SQLite, where it is this host's.
+
+        Raises StoreUnavailable.
+        """
+        if self._database.is_sqlite:
+            return None
+        async with self._database.read_connection("clock") as connection:
+            return float((await connection.execute(_CLOCK)).scalar_one())
 
     def secret_key(self) -> bytes | None:
         """Return a secret key that only processes that serve from this database can read; None on a database server.
