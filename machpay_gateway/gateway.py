@@ -21,6 +21,7 @@ from machpay_gateway.settings import Settings
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.telemetry.loop_lag import LoopLag
+from machpay_gateway.telemetry.refusals import RefusalLog
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.page_hosts import PageGuard
@@ -164,6 +165,7 @@ class Gateway:
     recorder: UsageRecorder
     steps: StepTimes
     traces: "Traces | None"
+    refusals: RefusalLog
     # Records, and the use cases on them.
     store: "Store"
     services: LazyServices

@@ -19,7 +19,6 @@ from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outco
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings import Options
-from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
@@ -232,7 +231,7 @@ class MachPayAuth:
         record: "Record",
         began_at: float,
     ) -> None:
-        log_refusal(facts, denied)
+        self.gateway.refusals.add(facts, denied)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
         problem = problem_for(denied, facts.request_id)
         try:

@@ -30,12 +30,13 @@ from machpay_gateway.core.limits.load_shedder import PROBE_SECONDS, LoadShedder
 from machpay_gateway.core.limits.rate import parse_rate
 from machpay_gateway.gate import Gate
 from machpay_gateway.gateway import Gateway, Lifecycle
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
 from machpay_gateway.stores.change_poller import ChangePoller
-from machpay_gateway.telemetry.log_throttle import LogThrottle
 from machpay_gateway.telemetry.loop_lag import LoopLag
+from machpay_gateway.telemetry.refusals import RefusalLog
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.telemetry.usage import UsageRecorder
 from machpay_gateway.web.page_hosts import PageGuard
@@ -147,6 +148,7 @@ class ConfiguredGateway(Gateway):
             recorder=recorder,
             steps=StepTimes(),
             traces=traces,
+            refusals=RefusalLog(),
             store=store,
             services=services,
             signing=signing,
@@ -156,15 +158,15 @@ class ConfiguredGateway(Gateway):
 
 
 def _restored_log() -> Callable[[int], None]:
-    throttle = LogThrottle()
+    throttle = LogThrottle(logger)
 
     def log(count: int) -> None:
-        if throttle.passes():
-            logger.warning(
-                "The database has older records than the limiter's version markers, as after a restored backup: the "
-                "database is believed. So far %d records.",
-                count,
-            )
+        throttle.log(
+            logging.WARNING,
+            "The database has older records than the limiter's version markers, as after a restored backup: the "
+            "database is believed. So far %d records.",
+            count,
+        )
 
     return log
 

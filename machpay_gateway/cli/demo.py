@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import logging
 import os
 import shlex
 import signal
@@ -133,9 +132,8 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         async def run() -> None:
             supervisor = Supervisor(
                 {"config": settings},
-                changes={"listen": listen, "management": ""},
+                changes={"listen": listen, "management": "", "log_level": "warning"},
                 on_ready=lambda serving: _print_demo(serving.url, gateway.settings.database, records, as_json=as_json),
-                log_level=logging.WARNING,
             )
             await supervisor.run()
 

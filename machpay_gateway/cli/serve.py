@@ -49,7 +49,8 @@ def serve(
             changes={name: value for name, value in overrides.items() if value is not None},
             on_ready=lambda serving: _print_serving(serving, as_json=as_json),
         )
-        configure_logging(supervisor.settings.server.log_format)
+        server = supervisor.settings.server
+        configure_logging(server.log_format, level=server.log_level)
         await supervisor.run()
 
     asyncio.run(run())

@@ -17,7 +17,6 @@ from machpay_gateway.forward_auth.check_request import CheckRequest, check_path,
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import is_trusted_proxy, request_facts
@@ -105,7 +104,7 @@ class ForwardAuth:
         dialect: Dialect | None = None,
         began_at: float,
     ) -> None:
-        log_refusal(facts, denied)
+        self._gateway.refusals.add(facts, denied)
         added = refusal_headers(denied, legacy=self._gateway.legacy_headers)
         problem = problem_for(denied, facts.request_id)
         adapted = problem if dialect is None else dialect.adapt(problem)

@@ -23,6 +23,7 @@ from machpay_gateway.core.jose.signing import (
 from machpay_gateway.core.jose.token import VerifyingKey, is_signed_by
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.keysets.sealing import seal, unseal
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class SigningKeys:
         self._timer_loop: asyncio.AbstractEventLoop | None = None
         self._listeners: list[Callable[[Collection[str]], None]] = []
         self._is_away = False
+        self._throttle = LogThrottle(logger)
 
     def on_drop(self, listener: Callable[[Collection[str]], None]) -> None:
         """Call *listener* with the ids of keys that no longer verify, as soon as this process has loaded the change."""
@@ -190,12 +192,14 @@ class SigningKeys:
         """Log an outage of the store once: the callers that wait for it get the error in any case."""
         if not self._is_away:
             self._is_away = True
-            logger.warning("The store of signing keys does not answer; the loaded keys still verify.", exc_info=error)
+            self._throttle.log(
+                logging.WARNING, "The store of signing keys does not answer; the loaded keys still verify.", error=error
+            )
 
     def _log_recovery(self) -> None:
         if self._is_away:
             self._is_away = False
-            logger.warning("The store of signing keys answers again.")
+            self._throttle.log(logging.WARNING, "The store of signing keys answers again.")
 
     def _private_key(self, key: SigningKey) -> RSAKey:
         if key.kid not in self._private:

@@ -16,6 +16,7 @@ from typing import Protocol
 from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable, Unavailable
 from machpay_gateway.core.jose.token import VerifyingKeys
 from machpay_gateway.core.network.url import is_remote
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 
 __all__ = ["FileKeySet", "KeySet", "Read", "RemoteKeySet", "key_set_at"]
@@ -115,6 +116,7 @@ class RemoteKeySet:
         self._failure = "not loaded yet"
         self._loaded_at = self._attempted_at = -math.inf
         self._fetches = SingleFlight(self._fetch, failed=self._log_failure)
+        self._throttle = LogThrottle(_log)
 
     async def keys(self, now: float) -> VerifyingKeys:
         """Return the loaded keys, and refresh them in the background when they are old."""
@@ -152,12 +154,14 @@ class RemoteKeySet:
         keys = document if isinstance(document, str) else _keys_in(document, self._read_document, str(self._url))
         if isinstance(keys, str):
             self._failure = keys
-            _log.warning("key set %s: %s; the last good one, if any, stays in use", self._url, keys)
+            self._throttle.log(
+                logging.WARNING, "key set %s: %s; the last good one, if any, stays in use", self._url, keys
+            )
             return
         self._keys, self._loaded_at = keys, attempted_at
 
     def _log_failure(self, error: BaseException) -> None:
-        _log.error("key set %s: the fetch failed", self._url, exc_info=error)
+        self._throttle.log(logging.ERROR, "key set %s: the fetch failed", self._url, error=error)
 
     async def _document(self) -> bytes | str:
         """Return the document at the URL, or the reason why there is none."""

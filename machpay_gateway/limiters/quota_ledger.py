@@ -10,6 +10,7 @@ from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.core.limits.calendar import DAY_SECONDS, period_at
 from machpay_gateway.core.limits.ports import QuotaStore, StoredUnits
 from machpay_gateway.core.limits.rate import Quota
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class QuotaLedger:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_loop: asyncio.AbstractEventLoop | None = None
         self._is_away = False
+        self._throttle = LogThrottle(logger)
 
     def count(self, subject: str, units: int) -> QuotaBatch:
         """Count *units* of *subject*, now. Returns the batch with which they are stored."""
@@ -99,7 +101,9 @@ class QuotaLedger:
     def _log_outage(self, error: BaseException) -> None:
         if not self._is_away:
             self._is_away = True
-            logger.warning("Quotas cannot be stored; the gateway retries every second.", exc_info=error)
+            self._throttle.log(
+                logging.WARNING, "Quotas cannot be stored; the gateway retries every second.", error=error
+            )
         if self._timer is None:
             loop = asyncio.get_running_loop()
             self._timer, self._timer_loop = loop.call_later(_FLUSH_SECONDS, self._start_flush), loop

@@ -20,6 +20,7 @@ from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.token_request import ClientRequest
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.oauth.responses import json_response, refusal_response
 from machpay_gateway.services.token_issuance import TokenResponse
 from machpay_gateway.web.forms import read_form
@@ -87,6 +88,7 @@ def introspection_endpoint(gateway: Gateway) -> Endpoint:
 
 def _for_clients(gateway: Gateway, handle: Callable[[ClientRequest, int | None], Awaitable[Response]]) -> Endpoint:
     """Return an endpoint that authenticates the client and passes its request, and address, on to *handle*."""
+    throttle = LogThrottle(logger)
 
     async def endpoint(http: Request) -> Response:
         try:
@@ -97,7 +99,7 @@ def _for_clients(gateway: Gateway, handle: Callable[[ClientRequest, int | None],
         except Unavailable:
             return refusal_response(_STORE_UNAVAILABLE)
         except ConfigurationError as exc:
-            logger.error("A token could not be signed: %s", exc)  # noqa: TRY400 - the text is all there is to know
+            throttle.log(logging.ERROR, "A token could not be signed: %s", exc)
             return refusal_response(_CANNOT_SIGN)
 
     return endpoint

@@ -25,9 +25,9 @@ from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, OAuthClient
 from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.redirect_uri import RedirectError
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.oauth.endpoints import AUTHENTICATION_METHODS
 from machpay_gateway.oauth.responses import json_response, refusal_response
-from machpay_gateway.telemetry.log_throttle import LogThrottle
 from machpay_gateway.web.bodies import read_limited_body
 from machpay_gateway.web.request_facts import actor_of, facts_of
 
@@ -35,6 +35,8 @@ _MAX_BYTES = 16 * 1024
 _FULL_SECONDS = 3600.0  # unused clients are removed once an hour
 
 logger = logging.getLogger(__name__)
+
+_REFUSED = "A registration of an OAuth client was refused: %s."
 
 
 def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Response]]:
@@ -65,7 +67,7 @@ class _Registration:
         self._settings = gateway.oauth_settings
         token = self._settings.registration_token
         self._token_digest = None if token is None else sha256(token.encode()).digest()
-        self._log = _RefusalLog()
+        self._throttle = LogThrottle(logger)
 
     async def respond(self, request: Request) -> Response | OAuthRefusal:
         """Register a client and return the response, or why it is refused. Raises InputError, Unavailable."""
@@ -97,7 +99,7 @@ class _Registration:
         if is_right and len(headers) == 1 and scheme.lower() == "bearer":
             return None
         failures.count(address, time.time())
-        self._log.count("wrong initial access token")
+        self._throttle.log(logging.WARNING, _REFUSED, "wrong initial access token")
         return OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "the initial access token is wrong")
 
     async def _over_limit(self, request: Request) -> OAuthRefusal | None:
@@ -106,7 +108,7 @@ class _Registration:
         admission = AdmissionRequest(f"registration:{block}", 0, tier_plan(self._settings.registration_tier), 1)
         match await take_and_release(self._gateway.limiter.admit(admission)):
             case Exceeded(wait_seconds=wait):
-                self._log.count("over registration_limit")
+                self._throttle.log(logging.WARNING, _REFUSED, "over registration_limit")
                 return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many registrations from this address", wait)
             case LimiterUnavailable(detail):
                 raise Unavailable(f"limit on registrations: {detail}")
@@ -137,24 +139,9 @@ class _Registration:
             actor=actor_of("client", "", facts_of(request.scope)),
         )
         if registered is None:
-            self._log.count("registration_clients are registered")
+            self._throttle.log(logging.WARNING, _REFUSED, "registration_clients are registered")
             return OAuthRefusal(OAuthErrorCode.SLOW_DOWN, "too many clients are registered", _FULL_SECONDS)
         return json_response(_client_information(*registered, method), HTTPStatus.CREATED)
-
-
-class _RefusalLog:
-    """Logs refused registrations: the first at once, then their number once a minute. Mutable."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._throttle = LogThrottle()
-
-    def count(self, reason: str) -> None:
-        """Count a refusal for *reason*, and log the count if a minute has passed."""
-        self._count += 1
-        if self._throttle.passes():
-            logger.warning("Registrations of OAuth clients were refused: %d; the latest: %s.", self._count, reason)
-            self._count = 0
 
 
 def _client_information(client: OAuthClient, secret: str | None, method: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What all connections of one process share: the gate, the parsers, the pools, and where requests are recorded."""
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Coroutine
@@ -15,6 +16,7 @@ from machpay_gateway.core.network.forwarded import forwarding_chain
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.usage.outcome import RequestOutcome
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.proxy.charging import Charging
 from machpay_gateway.proxy.downstream import ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
@@ -22,12 +24,13 @@ from machpay_gateway.proxy.header_fields import request_fields
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
 from machpay_gateway.proxy.upstream_request import Hops
-from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.request_facts import accepted_request_id, preflight_method
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Traces
+
+logger = logging.getLogger("machpay_gateway")
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
@@ -80,6 +83,8 @@ class ProxyContext:
         self.steps = gateway.steps
         self.charging = Charging()
         self.recorder = gateway.recorder
+        self.refusals = gateway.refusals
+        self.throttle = LogThrottle(logger)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def is_trusted_proxy(self, address: int | None) -> bool:
@@ -141,7 +146,7 @@ class ProxyContext:
     def record_fault(self, client: ClientStream, request_id: bytes, denied: Denied, status: int) -> None:
         """Log and count a message that is not a valid request."""
         facts = RequestFacts("", None, (), client.address, request_id)
-        log_refusal(facts, denied)
+        self.refusals.add(facts, denied)
         self.recorder.record(None, None, denied.reason, status, client.began_at)
         if self.access_log is not None:
             steps = Steps(client.began_at, None, None, None, perf_counter())

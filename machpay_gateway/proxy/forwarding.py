@@ -32,10 +32,9 @@ from machpay_gateway.proxy.responses import gateway_lines, interim_head, refusal
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 from machpay_gateway.proxy.upstream_request import forwarded_info, upstream_head, verbatim_head, with_cookies
-from machpay_gateway.telemetry.refusals import log_refusal
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 from machpay_gateway.web.page_hosts import PageGuard
-from machpay_gateway.web.streams import CHECK_SECONDS
+from machpay_gateway.web.streams import CHECK_SECONDS, ENDED
 
 if TYPE_CHECKING:
     from machpay_gateway.core.decision.route import Route
@@ -539,7 +538,7 @@ class Forwarder(UpstreamHandler):
         if self.route is None or not isinstance(self.principal, Principal):
             return
         if not await self._context.gate.is_still_allowed(self.facts, self.route) and not self.is_over:
-            logger.info("request %s ended: its credential is no longer valid", self.facts.request_id.decode())
+            self._context.throttle.log(logging.INFO, ENDED, self.facts.request_id.decode())
             self._drop_upstream()
             self._abort()
 
@@ -636,7 +635,7 @@ class Forwarder(UpstreamHandler):
     def _deny(self, denied: Denied) -> None:
         """Respond with *denied*."""
         client = self._client
-        log_refusal(self.facts, denied)
+        self._context.refusals.add(self.facts, denied)
         closes = self.closes or client.will_close or not client.discard_body()
         response, status = refusal(
             denied,

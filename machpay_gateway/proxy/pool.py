@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import count
 
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class UpstreamServer:
         self._idle: deque[UpstreamConnection] = deque()
         self._failures = 0
         self._ejections = 0
+        self._throttle = LogThrottle(logger, clock=clock)
 
     @property
     def idle(self) -> int:
@@ -73,7 +75,7 @@ class UpstreamServer:
         """Record a response: the server is healthy."""
         self._failures = 0
         if self._ejections:
-            logger.warning("Upstream %s answers again.", self.name)
+            self._throttle.log(logging.WARNING, "Upstream %s answers again.", self.name)
             self._ejections = 0
 
     def record_failure(self, reason: str, detail: str) -> None:
@@ -92,7 +94,9 @@ class UpstreamServer:
         seconds = min(_FIRST_EJECTION * 2**self._ejections, _LONGEST_EJECTION)
         self._ejections += 1
         self.ejected_until = now + seconds
-        logger.warning("Upstream %s fails (%s); others are preferred for %.0f s.", self.name, detail, seconds)
+        self._throttle.log(
+            logging.WARNING, "Upstream %s fails (%s); others are preferred for %.0f s.", self.name, detail, seconds
+        )
 
     def close_idle(self, unused_since: float) -> None:
         """Close the connections that have been idle since *unused_since* or longer."""

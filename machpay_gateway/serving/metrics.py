@@ -7,6 +7,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.telemetry.exposition import exposition
 from machpay_gateway.telemetry.metrics import Counts
 from machpay_gateway.telemetry.snapshots import Snapshots, WorkerTotals
@@ -28,6 +29,7 @@ class Metrics:
         self._files = asyncio.Lock()  # one thread at a time writes, so that older counts never replace newer ones
         self._closing = asyncio.Event()
         self._is_failing = False
+        self._throttle = LogThrottle(logger)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,6 +79,8 @@ class Metrics:
         except OSError as exc:
             if not self._is_failing:  # once for an outage, not once a second
                 self._is_failing = True
-                logger.warning("This worker's metrics cannot be written, so they are out of date: %s", exc)
+                self._throttle.log(
+                    logging.WARNING, "This worker's metrics cannot be written, so they are out of date: %s", exc
+                )
         else:
             self._is_failing = False

@@ -96,16 +96,14 @@ class Supervisor:
         *,
         changes: Mapping[str, str | float],
         on_ready: Callable[[ServingProcess], None],
-        log_level: int = logging.INFO,
     ) -> None:
         """Load the settings, and listen. *on_ready* is called once all workers serve. Raises ConfigurationError.
 
-        *changes* override the settings under `server`, here and in the workers, which log at *log_level* and above.
+        *changes* override the settings under `server`, here and in the workers.
         """
         self._options: Options = {**options, "server": changes}
         self._environ = os.environ | {f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items()}
         self._on_ready = on_ready
-        self._log_level = log_level
         self.settings = _load_settings(self._options)
         server = self.settings.server
         self._listener = _listen(server.address)
@@ -213,8 +211,7 @@ class Supervisor:
 
     async def _process(self, reports: int, *, has_served: bool) -> Process:
         arguments = [str(self._options.get("config") or ""), self._counts.name, self._listener.fileno()]
-        arguments += [-1 if self._management is None else self._management.fileno(), reports, self._log_level]
-        arguments.append(int(has_served))
+        arguments += [-1 if self._management is None else self._management.fileno(), reports, int(has_served)]
         files = [self._listener.fileno(), reports]
         files += [] if self._management is None else [self._management.fileno()]
         return await asyncio.create_subprocess_exec(

@@ -242,16 +242,17 @@ def main(arguments: Sequence[str]) -> int:
     """Serve, and return the exit status.
 
     *arguments* are the settings' file or "", the folder for metrics, the file descriptors of both listeners and the
-    pipe, the log level, and 1 if this worker goes on for others that served, else 0.
+    pipe, and 1 if this worker goes on for others that served, else 0.
     """
     config, counts = arguments[:2]
-    listener, management, report, level, has_served = map(int, arguments[2:])
-    configure_logging("text", level=level)
+    listener, management, report, has_served = map(int, arguments[2:])
+    configure_logging("text")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each revision of a new database
     options: Options = {"config": config} if config else {}
     operators = socket.socket(fileno=management) if management >= 0 else None
     try:
-        configure_logging(load_settings(options).server.log_format, level=level, worker=os.getpid())
+        server = load_settings(options).server
+        configure_logging(server.log_format, level=server.log_level, worker=os.getpid())
         callers = socket.socket(fileno=listener)
         uvloop.run(_run(options, callers, operators, Path(counts), report, has_served=bool(has_served)))
     except GatewayError as exc:

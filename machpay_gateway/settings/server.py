@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from machpay_gateway.core.errors import ConfigurationError
 
 ControlPlane = Literal["on", "off", "only"]
 LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65535
@@ -35,7 +36,8 @@ class ServerSettings:
 
     *listen* is the address for callers, *management* the one for operators, or empty for none. *control_plane* is
     whether the control plane is served beside the proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM
-    files. *access_log* is `stdout`, `off` or a file. *log_format* is the format of the process's own log on stderr.
+    files. *access_log* is `stdout`, `off` or a file. *log_format* is the format of the process's own log on stderr, and
+    *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
     with 0 as many as its file descriptors allow. Raises ConfigurationError.
@@ -49,6 +51,7 @@ class ServerSettings:
     tls_key: str | None = None
     access_log: str = "stdout"
     log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
     drain_seconds: float = 30.0
     head_seconds: float = 10.0
     keepalive_seconds: float = 75.0
@@ -69,10 +72,9 @@ class ServerSettings:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name} is a number of seconds, not {seconds!r}")
             object.__setattr__(self, name, seconds)
-        if self.control_plane not in ("on", "off", "only"):
-            raise ConfigurationError(f"control_plane {self.control_plane!r} is not one of on, off, only")
-        if self.log_format not in ("text", "json"):
-            raise ConfigurationError(f"log_format {self.log_format!r} is not one of text, json")
+        for name, choices in (("control_plane", ControlPlane), ("log_format", LogFormat), ("log_level", LogLevel)):
+            if (choice := getattr(self, name)) not in get_args(choices):
+                raise ConfigurationError(f"{name} {choice!r} is not one of {', '.join(get_args(choices))}")
         if not self.access_log:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
         if (self.tls_certificate is None) is not (self.tls_key is None):

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from machpay_gateway.core.errors import GatewayError, Unavailable, describe_error
 from machpay_gateway.core.keys.audit import AuditHead
 from machpay_gateway.core.keys.ports import ChangePage
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.stores.lookup_queue import Breaker, finish_within
 
@@ -52,6 +53,7 @@ class ChangePoller:
         self._trust_seconds = trust_seconds
         self._syncs = SingleFlight(self._poll, failed=self.log_outage)
         self._breaker = Breaker()
+        self._throttle = LogThrottle(logger)
         self._place: AuditHead | None = None
         self._changed: dict[str, int] = {}  # the number of the latest change, by id
         self._changed_before: dict[str, int] = {}
@@ -157,9 +159,10 @@ class ChangePoller:
         self._changed, self._changed_before = {}, {}
         self.followed_since = polled_at
         self._on_replaced()
-        logger.warning(
+        self._throttle.log(
+            logging.WARNING,
             "The database has another history than before, as after a restored backup, or far more changes than can be "
-            "followed: everything that was cached is read again."
+            "followed: everything that was cached is read again.",
         )
 
     def _is_noted(self, changed_id: str | None, number: int) -> bool:
@@ -172,10 +175,10 @@ class ChangePoller:
         if not self._is_away:
             self._is_away = True
             reason = describe_error(error) if isinstance(error, GatewayError) else f"{type(error).__name__}: {error}"
-            logger.warning("%s", reason)
+            self._throttle.log(logging.WARNING, "%s", reason)
 
     def log_recovery(self) -> None:
         """Log the end of an outage, if there was one."""
         if self._is_away:
             self._is_away = False
-            logger.warning("The database answers again.")
+            self._throttle.log(logging.WARNING, "The database answers again.")

@@ -20,6 +20,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.address import format_address_or_none
 from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.core.usage.outcome import RequestOutcome, policies_of
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.path import LONG
 
@@ -41,8 +42,9 @@ class AccessLog:
         self._target = target
         self._clock = clock
         self._lines: list[bytes] = []
-        self.lost = 0  # lines that were dropped
-        self._reported_lost = 0
+        self.lost = 0  # lines that were dropped, or could not be written
+        self._dropped = self._failed = 0  # those that the process log does not have yet
+        self._throttle = LogThrottle(logger)
         self._second = 0
         self._prefix = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -67,6 +69,7 @@ class AccessLog:
             self._prefix = time.strftime('{"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode()
         if len(self._lines) >= _MAX_LINES:
             self.lost += 1
+            self._dropped += 1
             return
         method, path, _, address, request_id, _, _ = facts
         began_at, _, decided_at, answered_at, ended_at = steps  # unpacked: attributes of a NamedTuple cost more
@@ -121,14 +124,20 @@ class AccessLog:
 
     def _written(self, count: int, writing: "asyncio.Future[None]") -> None:
         self._writing = None
-        if self.lost > self._reported_lost:
-            logger.warning(
-                "%d lines are missing from the access log: it is written too slowly.", self.lost - self._reported_lost
-            )
+        if self._dropped:
+            self._throttle.add("dropped", self._log_dropped)
         if not writing.cancelled() and (error := writing.exception()) is not None:
-            logger.warning("The access log cannot be written; lines are lost.", exc_info=error)
             self.lost += count
-        self._reported_lost = self.lost
+            self._failed += count
+            self._throttle.add("failed", partial(self._log_failed, error))
+
+    def _log_dropped(self, _count: int) -> None:
+        lines, self._dropped = self._dropped, 0
+        logger.warning("%d lines are missing from the access log: it is written too slowly.", lines)
+
+    def _log_failed(self, error: BaseException, _count: int) -> None:
+        lines, self._failed = self._failed, 0
+        logger.warning("%d lines are missing from the access log: it cannot be written (%s).", lines, error)
 
 
 @lru_cache(maxsize=4096)  # long paths are not cached, which bounds its memory

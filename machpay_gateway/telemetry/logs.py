@@ -2,39 +2,63 @@
 
 Masking applies to the formatted line, so that it covers the text of exceptions, their causes and other libraries'
 arguments. An application with the middleware configures its own logging.
+
+Lines of libraries that repeat themselves are written once a minute, with a count: callers cause some of them.
 """
 
 import logging
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
 from machpay_gateway.core.text import mask_secrets
+from machpay_gateway.log_throttle import LogThrottle, times
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
 
 _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_OURS = "machpay_gateway"
 _MAX_DEPTH = 8  # levels of a nested value; deeper ones are logged as text
 
 
-def configure_logging(form: str, *, level: int = logging.INFO, worker: int | None = None) -> None:
+def configure_logging(form: str, *, level: str = "info", worker: int | None = None) -> None:
     """Log everything from *level* up to stderr in the *form* `text` or `json`, and nowhere else.
 
+    At level `debug`, libraries still log from `info` up: what they say below that may be any data, and is too much.
     In JSON, *worker* is the id of a worker process. Warnings and uncaught exceptions are logged, too.
     """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.getLogger(_OURS).setLevel(number if number < logging.INFO else logging.NOTSET)
     handler = _Handler(sys.stderr)
     handler.setFormatter(_json_formatter(worker) if form == "json" else _TextFormatter(_TEXT))
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
 
 
 class _Handler(logging.StreamHandler[Any]):
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._throttle = LogThrottle(logging.getLogger(_OURS))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write *record*; a library's line that was written within a minute is only counted."""
+        if record.name == _OURS or record.name.startswith(f"{_OURS}."):  # these limit what repeats themselves
+            super().emit(record)
+        else:
+            kind = (record.name, record.levelno, record.pathname, record.lineno)
+            self._throttle.add(kind, partial(self._emit_counted, record))
+
+    def _emit_counted(self, record: logging.LogRecord, count: int) -> None:
+        record.msg = f"{record.msg}{times(count)}"
+        super().emit(record)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         """Log where a record could not be formatted; the standard library would print every argument."""
         error = sys.exc_info()[1]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.text import quote_value
-from machpay_gateway.telemetry.log_throttle import LogThrottle
+from machpay_gateway.log_throttle import LogThrottle
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -26,16 +26,14 @@ class UnknownTiers:
         """Count nothing yet. *clock* is in seconds of a monotonic clock."""
         self.configured = frozenset(configured) | {""}  # the tier of an account that a caller does not have
         self.counts: dict[str, int] = {}
-        self._clock = clock
-        self._throttles: dict[str, LogThrottle] = {}
+        self._throttle = LogThrottle(logger, clock=clock)
 
     def add(self, caller: Principal, requests: int) -> None:
         """Count *requests* of a *caller* who has such a tier, or whose account has."""
         for tier in self._tiers_of(caller):
             self.counts[tier] = self.counts.get(tier, 0) + requests
-            if self._throttles.setdefault(tier, LogThrottle(clock=self._clock)).passes():
-                account = caller.account_id or "none"
-                logger.warning(_UNKNOWN, quote_value(tier), caller.subject, account)
+            account = caller.account_id or "none"
+            self._throttle.log(logging.WARNING, _UNKNOWN, quote_value(tier), caller.subject, account, kind=tier)
 
     def _tiers_of(self, caller: Principal) -> Iterator[str]:
         yield from sorted({caller.tier, caller.account_tier} - self.configured)

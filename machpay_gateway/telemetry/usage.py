@@ -31,6 +31,7 @@ from machpay_gateway.core.usage.counters import (
 )
 from machpay_gateway.core.usage.outcome import RequestOutcome, policies_of
 from machpay_gateway.core.usage.ports import UsageSink
+from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 from machpay_gateway.telemetry.metrics import NONE, RequestCounts
 from machpay_gateway.telemetry.unknown_tiers import UnknownTiers
@@ -100,6 +101,7 @@ class UsageRecorder:
         self._timer_loop: asyncio.AbstractEventLoop | None = None
         self._is_closed = False
         self.outage: RecordedOutage | None = None
+        self._throttle = LogThrottle(logger)
         self._dropped_at = float("-inf")
 
     def open(self) -> None:
@@ -289,12 +291,14 @@ class UsageRecorder:
         if self.outage is None:
             reason = describe_error(error) if isinstance(error, GatewayError) else str(error)
             self.outage = RecordedOutage(self._clock(), reason)
-            logger.warning("Usage cannot be stored; the gateway retries every %g s.", self._seconds, exc_info=error)
+            self._throttle.log(
+                logging.WARNING, "Usage cannot be stored; the gateway retries every %g s.", self._seconds, error=error
+            )
 
     def _log_answer(self) -> None:
         if self.outage is not None:
             self.outage = None
-            logger.warning("Usage is stored again.")
+            self._throttle.log(logging.WARNING, "Usage is stored again.")
 
 
 def _valid_status(status: object) -> int:

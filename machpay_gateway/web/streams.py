@@ -18,8 +18,11 @@ from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import Lease
+from machpay_gateway.log_throttle import LogThrottle
 
 logger = logging.getLogger("machpay_gateway")
+
+ENDED = "request %s ended: its credential is no longer valid"
 
 CHECK_SECONDS = 20.0  # between two checks of a stream's credential: a revoked one ends within 60 s
 EVENT_STREAM = b"text/event-stream"  # in lower case, as frameworks send it
@@ -111,6 +114,7 @@ class StreamWatch:
         """Begin without streams. *check* returns why a request would be refused now, None if it would not."""
         self.open: set[OpenStream] = set()
         self._check = check
+        self._throttle = LogThrottle(logger)
         self._seconds = CHECK_SECONDS if seconds is None else seconds
         self._timed: set[Loop] = set()
         self._rounds: dict[Loop, asyncio.Task[None]] = {}
@@ -156,7 +160,7 @@ class StreamWatch:
     async def _check_one(self, stream: OpenStream) -> None:
         denied = await self._check(stream.facts, stream.route)
         if denied is not None and stream in self.open and not stream.is_over:
-            logger.info("request %s ended: its credential is no longer valid", stream.facts.request_id.decode())
+            self._throttle.log(logging.INFO, ENDED, stream.facts.request_id.decode())
             ending = asyncio.create_task(self._end(stream, denied))  # not awaited: a client may be slow
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)

@@ -178,7 +178,7 @@ def test_the_text_form_has_time_level_and_message(said: Said) -> None:
 
 
 def test_records_below_the_level_are_dropped(form: str, said: Said) -> None:
-    configure_logging(form, level=logging.ERROR)
+    configure_logging(form, level="error")
     logger.warning("not this")
     assert not said()
 

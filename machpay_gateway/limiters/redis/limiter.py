@@ -47,6 +47,7 @@ from machpay_gateway.limiters.redis.shards import Shard, SingleServer, Topology
 from machpay_gateway.limiters.redis.share_registry import ShareRegistry, Spent
 from machpay_gateway.limiters.redis.subject import More, Reader, Step, Subject, SubjectSet, subject_set
 from machpay_gateway.limiters.redis.version_markers import VersionMarkers
+from machpay_gateway.log_throttle import LogThrottle
 
 if TYPE_CHECKING:
     from machpay_gateway.limiters.quota_ledger import QuotaBatch, QuotaLedger
@@ -117,6 +118,7 @@ class RedisLimiter:
         self._total: int | None = None  # workers on all hosts, as the server last told
         self._markers = VersionMarkers()
         self._clock_skew = ClockSkew()
+        self._throttle = LogThrottle(logger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = ""
         self._is_counted = False  # by heartbeats, as a worker that admits
@@ -400,7 +402,7 @@ class RedisLimiter:
         try:
             self._registry.refresh(self._total, self._fits, is_alone=self._is_alone)
         except OSError as exc:  # such as a full disk: the part stays as it is
-            logger.warning("The share of this worker cannot be updated: %s", exc)
+            self._throttle.log(logging.WARNING, "The share of this worker cannot be updated: %s", exc)
 
     def _fits(self, workers: int) -> bool:
         """Return whether what this worker has admitted alone is no more than the share of one of *workers*."""
@@ -453,7 +455,7 @@ class RedisLimiter:
         try:
             left = self._registry.take_left_behind(lambda key: not self._topology.slot_of(key).supervisor.is_away)
         except OSError as exc:
-            logger.warning("What other workers have admitted cannot be reported: %s", exc)
+            self._throttle.log(logging.WARNING, "What other workers have admitted cannot be reported: %s", exc)
             return
         by_key = {subject.key: subject for subject in self._subjects.values()} if left else {}
         for key, spent in left.items():

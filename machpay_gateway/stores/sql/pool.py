@@ -10,6 +10,9 @@ from machpay_gateway.core.pool_use import PoolUse
 class CountedPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's pool for asyncio, with the number of callers that wait for a connection or open one."""
 
+    # Otherwise SQLAlchemy would take the names of its loggers from our package.
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
+
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as SQLAlchemy creates it
         super().__init__(*arguments, **options)
         self._waiting = 0
