@@ -31,6 +31,7 @@ SOURCES = (
     "cli/doctor.py",
     "cli/addresses.py",
     "stores/sql/health_checks.py",
+    "stores/sql/write_checks.py",
     "limiters/redis/health_checks.py",
     "limiters/redis/diagnostics.py",
 )
@@ -63,7 +64,7 @@ def test_nothing_is_wrong_after_init(invoke: Invoke) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["STATUS", "SUBJECT", "FOUND"]
-    assert [line.split()[0] for line in lines[1:] if line[0] != " "] == ["ok"] * 5
+    assert [line.split()[0] for line in lines[1:] if line[0] != " "] == ["ok"] * 6
     assert "machpay.toml: 6 routes; " in result.stdout
     assert "has schema revision 0013 and 1 account\n" in result.stdout
     assert lines[-1].strip() == 'way out: for more than one worker: redis = "redis://HOST:6379/0"'
@@ -438,7 +439,7 @@ def test_a_redis_that_is_fit_is_checked_in_every_respect(
 
     findings = checked(invoke, exit_code=0)
 
-    assert [finding["subject"] for finding in findings][4:] == [
+    assert [finding["subject"] for finding in findings][5:] == [
         "redis", "redis access", "redis version", "redis memory", "redis persistence", "redis latency", "redis clock",
     ]  # fmt: skip
 

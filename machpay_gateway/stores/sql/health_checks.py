@@ -12,6 +12,7 @@ from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEYS, REVISIONS
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, is_usable, migration_command
+from machpay_gateway.stores.sql.write_checks import check_disk, write_findings
 
 _BUSY_SECONDS = 5.0
 _OTHERS = 0o077  # the mode bits of everyone but the file's owner
@@ -35,11 +36,14 @@ async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckR
             return [CheckResult("database", CheckStatus.WRONG, f"{path} is not there", f"{_INIT}, which makes it")]
         database.check_file()  # it exists, so this creates nothing, and refuses what is not a database
         name, results = str(path), _check_file_mode(path)
+        disk = check_disk(path)
+        if disk is not None and disk.status is CheckStatus.WRONG:
+            return [disk, *results]
     try:
         content = await _check_content(database, name)
         # Another version's schema may lack what is asked for.
         in_use = [] if content.status is CheckStatus.WRONG else await _check_tiers(database, tiers)
-        return [content, *results, *in_use]
+        return [content, *results, *await write_findings(database), *in_use]
     finally:
         await database.close()
 
