@@ -29,7 +29,17 @@ def top_view(document: Mapping[str, Any]) -> "Group":
         f"{document['requests_per_second']:,.1f} requests/s, {document['refused_per_second']:,.1f} refused  "
         f"{document['in_flight']:,} in flight  {document['connections']:,} connections  {document['workers']:,} workers"
     )
-    parts: list[Any] = [Text(f"{document['at']}, over {document['seconds']:.1f} s"), Text(head, "bold")]
+    resources = (
+        f"{document['processors']:.2f} processors  {document['memory_bytes'] / 1e6:,.0f} MB of memory  "
+        f"event loop {_number(document['event_loop_lag_ms'])} ms late"
+    )
+    parts: list[Any] = [
+        Text(f"{document['at']}, over {document['seconds']:.1f} s"),
+        Text(head, "bold"),
+        Text(resources),
+    ]
+    if document["workers"] < document["workers_wanted"]:
+        parts.append(Text(f"workers: {document['workers_wanted']} should run", "bold red"))
     if document["degraded_workers"]:
         parts.append(Text(f"degraded: {document['degraded_workers']} workers decide without Redis", "bold red"))
     routes = [{**document, "name": "all"}, *document["routes"][:_MAX_ROUTES]]

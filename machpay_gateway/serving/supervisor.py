@@ -57,6 +57,7 @@ class _WorkerProcess:
 
     process: Process
     reports: asyncio.StreamReader
+    pause: float = 0.0  # before it was started in place of one that died
     is_wanted: bool = True
     silent_seconds: int = 0
     _stages: dict[bytes, asyncio.Future[bool]] = field(init=False)
@@ -170,14 +171,16 @@ class Supervisor:
             if leaving is not None:
                 self._retire(leaving)
 
-    async def _start(self, *, after: _WorkerProcess | None = None, has_served: bool = False) -> None:
+    async def _start(
+        self, *, after: _WorkerProcess | None = None, has_served: bool = False, pause: float = 0.0
+    ) -> None:
         """Start a worker, and wait until it serves. Raises GatewayError when it cannot.
 
         *after* is a worker that must stop counting before this one starts to. It is retired only once this one has
         loaded its settings and reached the database. *has_served* is whether others have served before it with the same
-        Redis: then it starts even if that refuses it.
+        Redis: then it starts even if that refuses it. *pause* is how long this start has waited.
         """
-        worker = await self._spawn(has_served=has_served)
+        worker = await self._spawn(pause, has_served=has_served)
         if self._stopping.is_set():
             _signal(worker.process)
         self._workers.append(worker)
@@ -194,7 +197,7 @@ class Supervisor:
             raise ConfigurationError("A worker did not start; its log lines above say why.")
         self._run_in_background(lambda: self._watch(worker))
 
-    async def _spawn(self, *, has_served: bool) -> _WorkerProcess:
+    async def _spawn(self, pause: float, *, has_served: bool) -> _WorkerProcess:
         """Start a worker's process. Raises GatewayError when the system refuses a process or a pipe."""
         try:
             reading, writing = os.pipe()
@@ -207,7 +210,7 @@ class Supervisor:
                 os.close(writing)
         except OSError as exc:
             raise GatewayError(f"A worker could not be started ({exc.strerror}).") from exc
-        return _WorkerProcess(process, await _reader(reading))
+        return _WorkerProcess(process, await _reader(reading), pause)
 
     async def _process(self, reports: int, *, has_served: bool) -> Process:
         arguments = [str(self._options.get("config") or ""), self._counts.name, self._listener.fileno()]
@@ -236,7 +239,8 @@ class Supervisor:
             return
         logger.error("A worker died with status %d; another one replaces it.", status)
         is_stable = asyncio.get_running_loop().time() - began_at >= _STABLE_SECONDS
-        await self._start_missing(0.0 if is_stable else _FIRST_PAUSE)
+        # A worker that dies whenever it has started must not fill the log, nor use a processor for starts alone.
+        await self._start_missing(0.0 if is_stable else _longer(worker.pause))
 
     async def _watch_heartbeats(self) -> None:
         """Kill workers that hang; `_watch` replaces them."""
@@ -257,14 +261,14 @@ class Supervisor:
         """Start a worker after *pause* seconds, and retry with exponential backoff until none is missing."""
         while not self._stopping.is_set():
             await asyncio.sleep(pause)
-            pause = min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
             try:
                 async with self._changing:  # a reload may have started one in the meantime
                     if sum(worker.is_wanted for worker in self._workers) < self.settings.server.workers:
-                        await self._start(has_served=True)
+                        await self._start(has_served=True, pause=pause)
             except GatewayError as exc:
                 if not self._stopping.is_set():
                     logger.error("%s", exc)  # noqa: TRY400
+                pause = _longer(pause)
             else:
                 return
 
@@ -325,6 +329,10 @@ def _listen(address: ListenAddress) -> socket.socket:
 def _url_authority(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _longer(pause: float) -> float:
+    return min(max(2 * pause, _FIRST_PAUSE), _LONGEST_PAUSE)
 
 
 async def _reader(file: int) -> asyncio.StreamReader:

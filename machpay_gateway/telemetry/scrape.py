@@ -23,7 +23,11 @@ class Scrape(NamedTuple):
 
     def total(self, name: str) -> int:
         """Return the sum of the samples of that *name*."""
-        return int(sum(self.samples.get(name, {}).values()))
+        return int(self.sum_of(name))
+
+    def sum_of(self, name: str) -> float:
+        """Return that sum with its fraction."""
+        return sum(self.samples.get(name, {}).values())
 
 
 class LatencyQuantiles(NamedTuple):
@@ -44,7 +48,10 @@ class Flow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The rates over *seconds*; *outcomes* are per second. *degraded* workers decide without Redis."""
+    """The rates over *seconds*; *outcomes* are per second. *degraded* workers decide without Redis.
+
+    *wanted* is the number of workers that should run. *processors* is how many the workers have used on average.
+    """
 
     seconds: float
     per_second: float
@@ -55,7 +62,11 @@ class Interval:
     in_flight: int
     connections: int
     workers: int
+    wanted: int
     degraded: int
+    processors: float
+    memory_bytes: int
+    loop_lag_seconds: float
 
 
 def parse_scrape(text: str, at: float) -> Scrape:
@@ -94,7 +105,11 @@ def interval_between(before: Scrape, after: Scrape) -> Interval:
         after.total("machpay_requests_in_flight"),
         after.total("machpay_connections"),
         after.total("machpay_workers"),
+        after.total("machpay_workers_wanted"),
         after.total("machpay_limiter_degraded"),
+        sum(_increases(before, after, "process_cpu_seconds_total").values()) / seconds,
+        after.total("process_resident_memory_bytes"),
+        after.sum_of("machpay_event_loop_lag_seconds"),
     )
 
 

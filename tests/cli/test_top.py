@@ -48,7 +48,11 @@ DOCUMENT: dict[str, Any] = {
     "in_flight": 12,
     "connections": 640,
     "workers": 2,
+    "workers_wanted": 2,
     "degraded_workers": 0,
+    "processors": 1.317,
+    "memory_bytes": 310_400_000,
+    "event_loop_lag_ms": 2.5,
     "routes": [{"name": "GET /v1/skills/{id}", "requests_per_second": 12345.678, "latency_ms": LATENCY}],
     "steps": [{"name": "decide", "requests_per_second": 12345.678, "latency_ms": LATENCY}],
     "keys": {
@@ -82,6 +86,7 @@ def test_all_of_it_fits_into_80_columns() -> None:
     for line in (
         "12,345.7 requests/s, 345.7 refused",
         "12 in flight",
+        "1.32 processors  310 MB of memory  event loop 2.5 ms late",
         "97.2%",
         "GET /v1/skills/{id}",
         "1.2",
@@ -129,6 +134,7 @@ def test_of_a_busy_gateway_the_first_routes_are_shown_and_they_are_one_line_each
 @pytest.mark.parametrize(
     "changed, line",
     [
+        ({"workers_wanted": 4}, "workers: 4 should run"),
         ({"degraded_workers": 2}, "degraded: 2 workers decide without Redis"),
         ({"mistake": "Nothing answers at 127.0.0.1:9400 (Connection refused)"}, "Nothing answers at 127.0.0.1:9400"),
         ({"keys": {"since": "2026-11-27T07:50:00Z", "mistake": None, "data": []}}, "No key was used since 2026-11-27"),
@@ -259,7 +265,10 @@ def test_scripts_see_what_happens_while_they_look_and_who_does_it(busy: tuple[Se
         assert looking.stdout is not None
         seen = json.loads(looking.stdout.read())
     assert looking.returncode == 0
-    assert seen["workers"] == 1
+    assert seen["workers"] == seen["workers_wanted"] == 1
+    assert 0 < seen["processors"] < 2
+    assert 20e6 < seen["memory_bytes"] < 500e6
+    assert 0 <= seen["event_loop_lag_ms"] < 5000
     assert seen["degraded_workers"] == 0
     assert set(seen["outcomes_per_second"]) == {"allowed", "missing_credentials"}
     assert seen["requests_per_second"] > seen["refused_per_second"] > 1

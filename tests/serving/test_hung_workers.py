@@ -21,7 +21,10 @@ SILENT_SECONDS = 8.0  # after which a worker counts as hung
 SITE = """
 import os, signal, sys, time
 if sys.argv[0] == "-m":  # a worker
-    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(3600))
+    def block(*_):
+        open(os.environ["BLOCKED"], "w").close()
+        time.sleep(3600)
+    signal.signal(signal.SIGUSR2, block)
     time.sleep(float(os.environ.get("SLOW_START_SECONDS", "0")))
 """
 
@@ -33,30 +36,30 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "site" / "sitecustomize.py").write_text(SITE)
     with running_server() as redis:
         settings = f'redis = "{redis.url}"\n[server]\nworkers = 2'
-        environ = {"PYTHONPATH": str(folder / "site")}
+        environ = {"PYTHONPATH": str(folder / "site"), "BLOCKED": str(folder / "blocked")}
         with served(folder, settings=settings, management=ANYWHERE, environ=environ) as gateway:
             yield gateway
 
 
-def stop(worker: int) -> None:
+def stop(_gateway: Served, worker: int) -> None:
     os.kill(worker, signal.SIGSTOP)
 
 
-def block(worker: int) -> None:
+def block(gateway: Served, worker: int) -> None:
     os.kill(worker, signal.SIGUSR2)
+    until((gateway.folder / "blocked").exists)  # until then, it accepts connections
 
 
 @pytest.mark.parametrize("hang", [stop, block])
 def test_a_worker_that_hangs_is_replaced_while_the_other_one_serves(
-    two_workers: Served, hang: Callable[[int], None]
+    two_workers: Served, hang: Callable[[Served, int], None]
 ) -> None:
     until(lambda: value(two_workers, "machpay_workers") == 2)
     (hung, other), log = two_workers.workers(), new_log(two_workers)
-    hang(hung)
+    hang(two_workers, hung)
     began_at, slowest = time.monotonic(), 0.0
     while hung in two_workers.workers() or len(two_workers.workers()) < 2 or status(ask(two_workers)) != 200:
         asked_at = time.monotonic()
-        # A worker that is blocked in the middle of a turn has accepted nothing more either.
         assert status(ask(two_workers)) == 200
         slowest = max(slowest, time.monotonic() - asked_at)
         assert asked_at - began_at < REPLACED_SECONDS
@@ -103,9 +106,24 @@ def test_a_start_may_take_longer_than_a_heartbeat(tmp_path: Path) -> None:
 def test_a_stop_does_not_wait_for_a_worker_that_hangs(tmp_path: Path) -> None:
     with served(tmp_path) as gateway:
         (worker,) = gateway.workers()
-        stop(worker)
+        stop(gateway, worker)
         began_at = time.monotonic()
         gateway.supervisor.terminate()
         until(lambda: not is_alive(worker))
         assert time.monotonic() - began_at < REPLACED_SECONDS
         assert gateway.supervisor.wait(REPLACED_SECONDS) == 0
+
+
+def test_a_worker_that_dies_again_and_again_is_started_ever_more_rarely(tmp_path: Path) -> None:
+    with served(tmp_path) as gateway:
+        died, pauses = time.monotonic(), []
+        for _ in range(4):
+            (worker,) = gateway.workers()
+            os.kill(worker, signal.SIGKILL)
+            died = time.monotonic()
+            until(lambda: not is_alive(worker))  # noqa: B023 - it is called at once
+            until(gateway.workers)
+            pauses.append(time.monotonic() - died)
+            until(lambda: status(ask(gateway)) == 200)
+    assert [pause >= least for pause, least in zip(pauses, (0.5, 1.0, 2.0, 4.0), strict=True)] == [True] * 4
+    assert pauses[0] < 2.0

@@ -31,13 +31,16 @@ def test_rates_are_those_between_two_scrapes() -> None:
         requests_in_flight=3,
         connections=7,
         workers=2,
+        workers_wanted=4,
         limiter_degraded=1,
+        event_loop_lag_seconds=0.125,
     )
     seen = interval_between(before, after)
     assert (seen.seconds, seen.per_second) == (2.0, 100.0)
     assert list(seen.outcomes.items()) == [("allowed", 95.0), ("rate_limited", 5.0)]
     assert [(flow.name, flow.per_second) for flow in seen.routes] == [("GET /b", 75.0), ("GET /a", 25.0)]
-    assert (seen.in_flight, seen.connections, seen.workers, seen.degraded) == (3, 7, 2, 1)
+    assert (seen.in_flight, seen.connections, seen.workers, seen.wanted, seen.degraded) == (3, 7, 2, 4, 1)
+    assert seen.loop_lag_seconds == 0.125
     assert list(seen.routes[1].latency) == [pytest.approx(share * BOUNDS[0]) for share in (0.5, 0.95, 0.99)]
     assert seen.latency.p95 is not None
     assert BOUNDS[2] < seen.latency.p95 < BOUNDS[3]
@@ -64,3 +67,13 @@ def test_equal_scrapes_have_no_rates() -> None:
 def test_metrics_of_another_program_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_scrape(text, 0.0)
+
+
+def test_processor_time_is_a_rate_and_memory_is_that_of_now() -> None:
+    def used(at: float, cpu: float, memory: float) -> Scrape:
+        counts: Counts = {("machpay_build_info", ("1",)): [1.0], ("process_cpu_seconds_total", ()): [cpu]}
+        counts["process_resident_memory_bytes", ()] = [memory]
+        return parse_scrape(exposition(counts, "")[0].decode(), at)
+
+    seen = interval_between(used(10.0, 7.0, 1e6), used(14.0, 12.0, 2e6))
+    assert (seen.processors, seen.memory_bytes) == (1.25, 2_000_000)
