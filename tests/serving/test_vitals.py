@@ -75,6 +75,7 @@ def test_a_reload_changes_the_digest_and_the_age(alone: Served) -> None:
     alone.supervisor.send_signal(signal.SIGHUP)
     until(lambda: len(now := digests(alone)) == 1 and not before.keys() & now.keys())
     assert value(alone, "machpay_policy_age_seconds") < 30.0
+    until(lambda: len(alone.workers()) == 1)
 
 
 def test_an_event_loop_that_is_blocked_shows(alone: Served) -> None:
