@@ -245,6 +245,7 @@ def main(arguments: Sequence[str]) -> int:
     pipe, and 1 if this worker goes on for others that served, else 0.
     """
     config, counts = arguments[:2]
+    # A supervisor of an earlier version passes its log level for the last one: whom it starts, others served before.
     listener, management, report, has_served = map(int, arguments[2:])
     configure_logging("text")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each revision of a new database

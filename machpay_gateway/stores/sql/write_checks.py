@@ -1,6 +1,6 @@
 """Whether a database takes writes, for `machpay-gateway doctor`: it may be full, read-only, or a replica.
 
-What it writes to find out is rolled back.
+Nothing remains of what it writes to find out.
 """
 
 import shutil
