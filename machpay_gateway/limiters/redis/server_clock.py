@@ -6,8 +6,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from machpay_gateway.core.clock_skew import ClockSkew
-from machpay_gateway.limiters.redis.connection import REPLY_TIMEOUT_SECONDS, PipelinedConnection, execute
-from machpay_gateway.limiters.redis.connection_supervisor import FAILURES
+from machpay_gateway.limiters.redis.connection import FAILURES, REPLY_TIMEOUT_SECONDS, PipelinedConnection, execute
 
 
 async def measure_skew(
