@@ -12,9 +12,11 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient
 
 from machpay_gateway.assembly import ConfiguredGateway
+from machpay_gateway.core.decision.credential import ApiKey, credential_of
 from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import StoreUnavailable
+from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.serving.management import management_app
@@ -111,6 +113,39 @@ async def test_no_password_is_told_however_it_is_written(
         check = (await ask())[1]["key store"]
     assert PASSWORD not in check
     assert f"(audit log, {masked}" in check
+
+
+async def test_keys_in_the_cache_keep_it_ready_and_degraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with worker(tmp_path, trust_seconds=60) as (it, ask):
+        account = await it.gateway.accounts.create("acme", "standard")
+        _, secret = await it.gateway.keys.create(account.id, name="k", scopes=[], environment="live")
+        credential = credential_of(secret.encode())
+        assert isinstance(credential, ApiKey)
+        assert await it.gateway.key_cache.find(credential) is not None
+        monkeypatch.setattr(it.gateway.store, "audit_head", failing(OSError("gone")))
+        status, checks = await ask()
+        assert status == 200
+        assert checks["key store"].startswith("degraded: The database did not answer (audit log, gone)")
+        assert checks["key store"].endswith("Keys in the cache are served for 60 s longer; all others get 503.")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"routes": [Route("GET /status", public=True)]},
+        {"issuers": [Issuer("https://id.example.com", "api", "https://id.example.com/jwks")]},
+    ],
+)
+async def test_what_needs_no_record_keeps_it_ready_and_degraded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    async with worker(tmp_path, **options) as (it, ask):
+        monkeypatch.setattr(it.gateway.store, "audit_head", failing(OSError("gone")))
+        status, checks = await ask()
+        assert status == 200
+        assert checks["key store"].endswith(
+            "Requests with a key get 503; public routes and tokens of issuers are served."
+        )
 
 
 async def test_draining_makes_it_not_ready(tmp_path: Path) -> None:
