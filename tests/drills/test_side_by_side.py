@@ -38,6 +38,8 @@ unlisted_routes = "deny"
 [tiers.standard]
 rate = "1000000/minute"
 concurrency = 50
+quota = "900000/day"
+account = { quota = "1000000/month" }
 [server]
 control_plane = "only"
 [[routes]]

@@ -36,12 +36,14 @@
 --            of cells that follow: the units in each cell from the oldest to the one before the newest;
 --   QUOTA    for each: byte of `d` or `m`, number of the day or month, units taken, the number of the newest batch of the
 --            stored units that the count started from, the second of the newest connection that it was compared for.
+--            The release before writes and reads the first three alone, OLD_QUOTA, beside this one.
 --
 -- A rate limit is a sliding window of cells: each a 60th of a window of a minute or more, a 12th of short ones. The
 -- oldest, partly expired cell counts whole: no interval as long as the window ever holds more than the limit.
 -- IDLE is the life of a version marker in seconds: an admission must not shorten it.
 local STEP, PART, LIMIT, CALENDAR = '<BI5I5I5I4', '<BBBI4BI4', '<I6I5I6', '<I6I6BI4I5I5I6I6I5B'
 local HEAD, WINDOW, QUOTA, LEASE, BATCH = '<I5I4I5I2BB', '<I5I5I5I6I6B', '<BI4I6I6I5', '<I4I5', '<I6I6'
+local OLD_QUOTA, OLD_QUOTA_BYTES = '<BI4I6', 11
 local MARKER = '<I5'
 local LEASE_BYTES, CELL_BYTES, QUOTA_BYTES, BATCH_BYTES, IDLE = 9, 6, 22, 12, 660
 local call, floor, ceil, min, max, sub = redis.call, math.floor, math.ceil, math.min, math.max, string.sub
@@ -162,23 +164,26 @@ local function make_rare()
 
   -- Fill quotas[from] to quotas[to] from the *count* quotas in *state* from *at* on; return the text of others.
   function rare.read_quotas(state, at, count, from, to)
-    local others = ''
+    local others, is_old = '', #state - at + 1 < count * QUOTA_BYTES
     for _ = 1, count do
-      local kind, number, units, batch, compared = unpack_at(QUOTA, state, at)
-      local is_wanted = false
+      local kind, number, units, batch, compared = unpack_at(is_old and OLD_QUOTA or QUOTA, state, at)
+      -- Of a day or a month: the release before takes parts of what it does not know for quotas of other kinds.
+      local is_other = kind == 100 or kind == 109
+      if is_old then batch, compared = 0, nil end
       for i = from, to do
         local q = quotas[i]
         if q.kind == kind then
-          is_wanted = true
+          is_other = false
           if number >= q.number then
-            q.number, q.taken, q.batch, q.compared = number, units, batch, compared
+            q.number, q.taken, q.batch, q.compared = number, units, batch, compared or q.connected
           else
-            q.taken, q.batch, q.compared = 0, 0, compared -- nothing of a new period is in the count
+            -- Nothing of a new period is in the count.
+            q.taken, q.batch, q.compared = 0, 0, compared or q.connected
           end
         end
       end
-      if not is_wanted then others = others .. sub(state, at, at + QUOTA_BYTES - 1) end
-      at = at + QUOTA_BYTES
+      if is_other then others = others .. pack(QUOTA, kind, number, units, batch, compared or 0) end
+      at = at + (is_old and OLD_QUOTA_BYTES or QUOTA_BYTES)
     end
     return others
   end
@@ -340,7 +345,7 @@ for argument = 3, #ARGV do
         moved, at = true, rare.read_windows(state, begin, window_count, first_window, last_window)
       end
       if quota_count > 0 then
-        local same, from = quota_count == own_quotas, at
+        local same, from = quota_count == own_quotas and #state - at + 1 >= quota_count * QUOTA_BYTES, at
         for n = first_quota, same and last_quota or 0 do
           local q, kind, number, taken, batch, compared = quotas[n], nil, nil, nil, nil, nil
           kind, number, taken, batch, compared, at = unpack_at(QUOTA, state, at)
