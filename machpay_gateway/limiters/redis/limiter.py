@@ -12,7 +12,6 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from machpay_gateway.core.clock_skew import ClockSkew
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
 from machpay_gateway.core.limits.admission import (
     STALE,
@@ -117,7 +116,6 @@ class RedisLimiter:
         self._is_alone = False
         self._total: int | None = None  # workers on all hosts, as the server last told
         self._markers = VersionMarkers()
-        self._clock_skew = ClockSkew()
         self._throttle = LogThrottle(logger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker = ""
@@ -148,8 +146,10 @@ class RedisLimiter:
 
     @property
     def clock_skew_seconds(self) -> float | None:
-        """How far this host's clock is ahead of the server's, as heartbeats measure it; None when it is not known."""
-        return self._clock_skew.seconds
+        """How far this host's clock is ahead of the server's that it differs from most; None when that is not known."""
+        shards = () if self._loop is None else self._topology.shards
+        skews = [seconds for shard in shards if (seconds := shard.clock_skew.seconds) is not None]
+        return max(skews, key=abs, default=None)
 
     async def open(self) -> None:
         """Connect, or start degraded when no server can be reached. Idempotent.
@@ -380,11 +380,14 @@ class RedisLimiter:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             await asyncio.gather(*(shard.supervisor.heartbeat() for shard in self._topology.shards))
-            connections = (shard.supervisor.connection for shard in self._topology.shards)
-            if (connection := next(filter(None, connections), None)) is not None:
-                await measure_skew(connection, self._prefix, self._clock_skew, self._wall_clock)
+            await asyncio.gather(*map(self._measure_clock, self._topology.shards))
             self._refresh_share()
             self._report_subjects(self._subjects.values())
+
+    async def _measure_clock(self, shard: Shard) -> None:
+        if (connection := shard.supervisor.connection) is not None:
+            key = self._topology.key_within(shard, self._prefix)
+            await measure_skew(connection, key, shard.clock_skew, self._wall_clock)
 
     async def _keep_share(self) -> None:
         """Refresh the part of this worker more often than with each heartbeat while it matters."""

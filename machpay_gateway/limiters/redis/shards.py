@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Protocol
 
+from machpay_gateway.core.clock_skew import ClockSkew
 from machpay_gateway.limiters.redis.connection import PipelinedConnection
 from machpay_gateway.limiters.redis.servers import Address, Servers
 
@@ -17,13 +18,23 @@ if TYPE_CHECKING:
 class Shard:
     """A primary of a Cluster with the slots that it owns, or the only server. Mutable."""
 
-    __slots__ = ("address", "batcher", "is_mapped", "resync_timer", "slot_count", "supervisor", "tried_key")
+    __slots__ = (
+        "address",
+        "batcher",
+        "clock_skew",
+        "is_mapped",
+        "resync_timer",
+        "slot_count",
+        "supervisor",
+        "tried_key",
+    )
 
     batcher: "Batcher"
     supervisor: "ConnectionSupervisor"
 
     def __init__(self) -> None:
         self.address: Address | None = None  # None for a single server, and for slots that no server owns
+        self.clock_skew = ClockSkew()
         self.slot_count = 1
         self.is_mapped = False  # whether the address is from a map that was just read
         self.resync_timer: asyncio.TimerHandle | None = None
