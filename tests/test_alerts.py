@@ -89,7 +89,7 @@ CASES = [
     Case("MachPayLimiterDegraded", {f"machpay_limiter_degraded{{{HOST}}}": gauge(0, 1)}, 135),
     Case(
         "MachPayUsageUnstored",
-        {f"machpay_usage_unstored{{{HOST}}}": gauge(0, 900), requests(outcome="allowed"): counter(10, 10)},
+        {f"machpay_usage_unstored{{{HOST}}}": gauge(0, 9000), requests(outcome="allowed"): counter(10, 10)},
         330,
     ),
     Case("MachPayManyInvalidCredentials", {requests(outcome="invalid_credentials"): counter(1, 50)}, 690),

@@ -5,14 +5,14 @@ import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEYS, REVISIONS
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, is_usable, migration_command
-from machpay_gateway.stores.sql.write_checks import check_disk, write_findings
+from machpay_gateway.stores.sql.write_checks import check_disk, read_only_reason, write_findings
 
 _BUSY_SECONDS = 5.0
 _OTHERS = 0o077  # the mode bits of everyone but the file's owner
@@ -42,8 +42,9 @@ async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckR
     try:
         content = await _check_content(database, name)
         # Another version's schema may lack what is asked for.
-        in_use = [] if content.status is CheckStatus.WRONG else await _check_tiers(database, tiers)
-        return [content, *results, *await write_findings(database), *in_use]
+        if content.status is CheckStatus.WRONG:
+            return [content, *results]
+        return [content, *results, *await write_findings(database), *await _check_tiers(database, tiers)]
     finally:
         await database.close()
 
@@ -57,9 +58,9 @@ def _in_memory() -> CheckResult:
 async def _check_content(database: Database, name: str) -> CheckResult:
     async with database.read_connection("schema revision") as connection:
         revision = await database_revision(connection)
-        is_read_only = not database.is_sqlite and await _is_read_only(connection)
-    if is_read_only:
-        text = f"{name} is read-only: keys are verified, and nothing is changed or counted"
+        reason = None if database.is_sqlite else await read_only_reason(connection)
+    if reason is not None:
+        text = f"{name} is read-only ({reason}): keys are verified, and nothing is changed or counted"
         return CheckResult("database", CheckStatus.WRONG, text, _WRITABLE)
     if not is_usable(revision):
         text = f"{name} has schema revision {revision or 'none'}, and this version needs {HEAD}"
@@ -93,10 +94,6 @@ async def _check_tiers(database: Database, tiers: Collection[str]) -> list[Check
     text = ", ".join(f"{tier} ({' and '.join(counts)})" for tier, counts in sorted(unknown.items()))
     way_out = "define them, or `machpay-gateway accounts set-tier` and `machpay-gateway keys update --tier`"
     return [CheckResult("tiers", CheckStatus.WARNING, f"these are in use and not configured: {text}", way_out)]
-
-
-async def _is_read_only(connection: AsyncConnection) -> bool:
-    return bool((await connection.execute(text("SHOW transaction_read_only"))).scalar() == "on")
 
 
 async def _account_count(connection: AsyncConnection) -> int:

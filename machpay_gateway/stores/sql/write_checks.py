@@ -21,7 +21,7 @@ _LEAST_BYTES, _FEW_BYTES = 1_000_000, 100_000_000  # on the disk of a SQLite fil
 _DISK_FULL = "53100"  # SQLSTATE
 _CLOCK = text("SELECT extract(epoch FROM clock_timestamp())")
 _CONDITION = text("""
-    SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on',
+    SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
       CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
         ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) END
 """)
@@ -44,8 +44,20 @@ def check_disk(path: Path) -> CheckResult | None:
     return None
 
 
+async def read_only_reason(connection: AsyncConnection) -> str | None:
+    """Return why a server takes no writes, and how far a replica is behind; None when it takes them."""
+    is_replica, is_read_only, seconds_behind = (await connection.execute(_CONDITION)).one()
+    if is_replica:
+        lag = "an unknown time" if seconds_behind is None else f"{seconds_behind:.1f} s"
+        return f"a replica, {lag} behind its primary"
+    return "by default_transaction_read_only" if is_read_only else None
+
+
 async def write_findings(database: Database) -> list[CheckResult]:
-    """Return whether *database* takes writes and, of a server, how far its clock is off. Raises StoreUnavailable."""
+    """Return whether *database* has room for writes and, of a server, how far its clock is off.
+
+    Raises StoreUnavailable.
+    """
     if database.is_sqlite:
         return [await _check_file(database)]
     return [await _check_server(database), await _check_clock(database)]
@@ -61,15 +73,6 @@ async def _check_file(database: Database) -> CheckResult:
 
 
 async def _check_server(database: Database) -> CheckResult:
-    async with database.read_connection("its condition") as connection:
-        is_replica, is_read_only, seconds_behind = (await connection.execute(_CONDITION)).one()
-    if is_replica:
-        lag = "an unknown time" if seconds_behind is None else f"{seconds_behind:.1f} s"
-        message = f"the server is a replica, {lag} behind its primary: it refuses writes, and may have stale records"
-        return _wrong(message, "name the primary in `database`")
-    if is_read_only:
-        message = "the server is read-only (default_transaction_read_only): no change and no usage can be stored"
-        return _wrong(message, "ask its administrator why, and set it to off for this user or database")
     try:
         async with database.write_transaction("doctor") as connection:
             await _grow(connection)
