@@ -36,7 +36,7 @@ from machpay_gateway.settings.server import ListenAddress
 logger = logging.getLogger("machpay_gateway")
 
 _START_SECONDS = 60  # in which a worker reports that it serves
-_SILENT_SECONDS = 8  # without a heartbeat: a worker that serves is stopped then, or its event loop hangs
+_SILENT_SECONDS = 6  # without a heartbeat: a worker that serves is stopped then, or its event loop hangs
 _KILL_SECONDS = 5.0  # beyond what draining may take
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _STABLE_SECONDS = 60.0  # a worker that ran for this long is restarted without a pause

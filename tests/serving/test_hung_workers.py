@@ -16,7 +16,7 @@ from tests.serving.test_metrics import ANYWHERE, value
 pytestmark = pytest.mark.xdist_group("hung workers")
 
 REPLACED_SECONDS = 15.0
-SILENT_SECONDS = 8.0  # after which a worker counts as hung
+SILENT_SECONDS = 6.0  # after which a worker counts as hung
 # SIGUSR2 blocks a worker's event loop, and SLOW_START_SECONDS its start.
 SITE = """
 import os, signal, sys, time
@@ -67,7 +67,7 @@ def test_a_worker_that_hangs_is_replaced_while_the_other_one_serves(
     until(lambda: value(two_workers, "machpay_workers") == value(two_workers, "machpay_workers_wanted") == 2)
     assert time.monotonic() - began_at < REPLACED_SECONDS
     assert other in two_workers.workers()
-    assert f"Worker {hung} has not reported for 8 s: it is stopped, or its event loop hangs. It is killed." in log()
+    assert f"Worker {hung} has not reported for 6 s: it is stopped, or its event loop hangs. It is killed." in log()
     assert log().count("died with status -9") == 1
 
 
@@ -121,8 +121,7 @@ def test_a_worker_that_dies_again_and_again_is_started_ever_more_rarely(tmp_path
             (worker,) = gateway.workers()
             os.kill(worker, signal.SIGKILL)
             died = time.monotonic()
-            until(lambda: not is_alive(worker))  # noqa: B023 - it is called at once
-            until(gateway.workers)
+            until(lambda: gateway.workers() not in ([], [worker]))  # noqa: B023 - it is called at once
             pauses.append(time.monotonic() - died)
             until(lambda: status(ask(gateway)) == 200)
     assert [pause >= least for pause, least in zip(pauses, (0.5, 1.0, 2.0, 4.0), strict=True)] == [True] * 4
