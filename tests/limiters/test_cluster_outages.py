@@ -6,15 +6,18 @@ from contextlib import asynccontextmanager
 from itertools import count, islice
 
 import pytest
+from redis.crc import key_slot
 
 from machpay_gateway.core.limits.admission import STALE, Admitted, LimiterUnavailable
 from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.limiters.redis import RedisLimiter
+from machpay_gateway.limiters.redis.cluster import tag_of
 from machpay_gateway.limiters.redis.limiter import FailureMode
 from tests.clocks import FixedClock
 from tests.limiters.harness import START, Harness
-from tests.redises.cluster import Cluster, running_cluster, running_replica
+from tests.redises.cluster import Cluster, running_cluster, running_joined, running_replica
+from tests.redises.ports import HOST
 from tests.redises.servers import Server
 from tests.redises.waiting import wait_until
 
@@ -27,6 +30,11 @@ def cluster() -> Iterator[Cluster]:
     """A cluster that goes on without one of its nodes."""
     with running_cluster("--cluster-require-full-coverage", "no") as cluster:
         yield cluster
+
+
+def test_each_slot_has_a_tag_without_a_search() -> None:
+    tags = [tag_of(number) for number in range(16384)]
+    assert [key_slot(b"machpay:{%b}12" % tag) for tag in tags] == list(range(16384))
 
 
 @asynccontextmanager
@@ -55,6 +63,20 @@ def node_id_of(server: Server, other: Server) -> str:
     """Return the id that *server* knows *other* by."""
     nodes: Mapping[str, Mapping[str, str]] = server.command("CLUSTER NODES")
     return next(node["node_id"] for address, node in nodes.items() if address.endswith(f":{other.port}"))
+
+
+def owner_port(server: Server, slot: int) -> int:
+    """Return the port of the owner of *slot* as *server* sees it."""
+    ranges = server.command("CLUSTER", "SLOTS")
+    return int(next(owner[1] for first, last, owner, *_ in ranges if int(first) <= slot <= int(last)))
+
+
+def wait_until_agreed(servers: Sequence[Server], slot: int, owner: Server) -> None:
+    wait_until(
+        lambda: all(owner_port(server, slot) == owner.port for server in servers),
+        seconds=PATIENCE_SECONDS,
+        claim="all nodes agree on the owner",
+    )
 
 
 async def until(harness: Harness, *, degraded: bool) -> None:
@@ -191,3 +213,27 @@ async def test_a_change_of_a_record_of_a_living_shard_is_written_at_once(cluster
         await harness.invalidate(2, subject=kept)
         assert await second.admit(TEN, subject=kept) is STALE
         assert await harness.admit(TEN, subject=lost) is STALE
+
+
+async def test_a_server_that_joins_gets_a_shard_and_one_that_has_no_slots_loses_it(cluster: Cluster) -> None:
+    async with limiter_on(cluster) as harness:
+        source, target, _ = cluster.servers
+        (name,) = subjects_of(harness, source, 1)
+        assert (await harness.take(TEN, subject=name)).left == 9
+        # Otherwise it becomes a replica when it has no slot left.
+        with running_joined(cluster, "--cluster-allow-replica-migration", "no") as joined:
+            limiter = harness.limiter
+            assert isinstance(limiter, RedisLimiter)
+            slot = limiter._topology.slot_of(limiter._key(name, ""))  # noqa: SLF001 - as the limiter finds it
+            number = cluster.slot_of(limiter._key(name, "").decode())  # noqa: SLF001 - as above
+            for owner, receiver, left in ((source, joined, 8), (joined, target, 7)):
+                cluster.move_slot(number, owner, receiver)
+                # The nodes may still tell each other of the move before, and one of them win the slot back.
+                await asyncio.to_thread(wait_until_agreed, (*cluster.servers, joined), number, receiver)
+                assert (await harness.take(TEN, subject=name)).left == left
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while slot.shard.address != (HOST, receiver.port):  # noqa: ASYNC110 - no event
+                        await asyncio.sleep(0.01)
+            assert len(limiter._topology.shards) == 3  # noqa: SLF001 - what the joined one had is gone
+            assert (await harness.take(TEN, subject=name)).left == 6
+            assert not counts(harness)

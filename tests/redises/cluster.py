@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from tests.redises.ports import HOST
 from tests.redises.servers import Server, running_server
@@ -113,12 +114,20 @@ def running_cluster(*flags: str, nodes: int = 3) -> Iterator[Cluster]:
 
 
 @contextmanager
+def running_joined(cluster: Cluster, *flags: str) -> Iterator[Server]:
+    """Run one more server in *cluster*, without slots, with further *flags*."""
+    with running_server(*_FLAGS, *flags) as server:
+        server.command("CLUSTER", "MEET", HOST, cluster.servers[0].port)
+        nodes = len(cluster.servers) + 1
+        for each in (server, *cluster.servers):
+            wait_until(partial(_sees_all, each, nodes), seconds=_READY_SECONDS, claim="all nodes are seen")
+        yield server
+
+
+@contextmanager
 def running_replica(cluster: Cluster, primary: Server) -> Iterator[Server]:
     """Run a replica of a *primary* of *cluster*, which takes over when that fails."""
-    with running_server(*_FLAGS) as replica:
-        replica.command("CLUSTER", "MEET", HOST, cluster.servers[0].port)
-        nodes = len(cluster.servers) + 1
-        wait_until(lambda: _sees_all(replica, nodes), seconds=_READY_SECONDS, claim="the replica sees all nodes")
+    with running_joined(cluster) as replica:
         replica.command("CLUSTER", "REPLICATE", node_id(primary))
         wait_until(
             lambda: replica.command("ROLE")[3] == "connected", seconds=_READY_SECONDS, claim="the replica follows"

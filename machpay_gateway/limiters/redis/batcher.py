@@ -164,6 +164,13 @@ class Batcher:
                 self.resolve_locally(step)
         self._ready = []
 
+    def requeue(self) -> None:
+        """Let each queued step go the way of its subject, whose slot may have moved to another shard."""
+        subjects, self._ready = self._ready, []
+        for subject in subjects:
+            subject.is_queued = False
+            subject.slot.batcher.submit(subject)
+
     async def drain(self) -> None:
         """Wait until no step is left, or the connection is lost."""
         self._report_lingering()

@@ -6,6 +6,7 @@ others with it. A shard outlives its server: after a failover, it connects to th
 
 import asyncio
 import random
+from binascii import crc_hqx
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from machpay_gateway.limiters.redis.servers import CLUSTER_SLOTS, Address, Serve
 from machpay_gateway.limiters.redis.shards import HashSlot, Shard, StartShard, new_key
 
 _MAX_REDIRECTIONS = 5  # a slot that moves redirects once or twice; more means that the map never stabilizes
+_CRC_POLYNOMIAL = 0x1021
 _RETIRE_SECONDS = 1.0  # for the last steps of a shard without slots
 
 
@@ -77,7 +79,7 @@ class Cluster:
     """The topology of a Cluster. At first one shard without an address has all slots; the first map divides them."""
 
     def __init__(self, servers: Servers, start_shard: StartShard, on_moved: Callable[[Shard], None]) -> None:
-        """Find the shards of *servers*. *on_moved* is called with one that gets slots of another, which is away."""
+        """Find the shards of *servers*. *on_moved* is called with one that gets slots of another without connection."""
         self._servers = servers
         self._start_shard = start_shard
         self._on_moved = on_moved
@@ -96,11 +98,10 @@ class Cluster:
 
     def key_within(self, shard: Shard, prefix: bytes, *, is_new: bool = False) -> bytes:
         """Return a key of no subject that *shard* owns; another one each time when it *is new*."""
-        key = new_key(prefix) if is_new or not shard.tried_key else shard.tried_key
-        while self.slot_of(key).shard is not shard and shard.slot_count:
-            key = new_key(prefix)
-        shard.tried_key = key
-        return key
+        if is_new or not shard.tried_key or self.slot_of(shard.tried_key).shard is not shard:
+            numbers = (number for number, slot in enumerate(self._slots) if slot.shard is shard)
+            shard.tried_key = new_key(prefix, tag_of(next(numbers, 0)))
+        return shard.tried_key
 
     async def close(self) -> None:
         """Stop following slots that move. The shards stay."""
@@ -177,10 +178,9 @@ class Cluster:
                 shard.slot_count += 1
                 slot.move_to(shard)
         for other in left:
-            if other.supervisor.is_away:
-                other.batcher.fail_queued()
-                if shard.supervisor.connection is not None:
-                    self._on_moved(shard)
+            other.batcher.requeue()
+            if other.supervisor.connection is None and shard.supervisor.connection is not None:
+                self._on_moved(shard)
             if not other.slot_count:
                 self.shards.remove(other)
                 self._spawn(_retire(other))
@@ -239,10 +239,27 @@ class Cluster:
         task.add_done_callback(self._tasks.discard)
 
 
+def tag_of(number: int) -> bytes:
+    """Return three bytes in the slot with *number*: to search for them would block the event loop too long.
+
+    A slot is the CRC-16 of what is in braces. Its last two bytes follow from that by running the CRC backwards.
+    """
+    for first in b"machpay":
+        end = number
+        for _ in range(16):
+            end = (end ^ _CRC_POLYNOMIAL) >> 1 | 0x8000 if end & 1 else end >> 1
+        tag = bytes([first]) + (end ^ crc_hqx(bytes([first]), 0)).to_bytes(2, "big")
+        if not set(tag) & set(b"{}"):
+            return tag
+    raise AssertionError(f"no tag for slot {number}")
+
+
 async def _retire(shard: Shard) -> None:
     """Let the last steps of *shard* be answered, and end it."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_RETIRE_SECONDS):
-            await shard.batcher.drain()
-    await shard.supervisor.close()
-    shard.batcher.fail_queued()
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RETIRE_SECONDS):
+                await shard.batcher.drain()
+    finally:  # also when all are closed meanwhile
+        await shard.supervisor.close()
+        shard.batcher.fail_queued()

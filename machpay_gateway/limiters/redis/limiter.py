@@ -104,6 +104,7 @@ class RedisLimiter:
         self._prefix = prefix.encode()
         self._on_failure = on_failure
         self._has_served = has_served
+        self._is_open = False
         self._clock = clock
         self._wall_clock = wall_clock
         self._ledger = ledger
@@ -159,6 +160,8 @@ class RedisLimiter:
         """
         if self._loop is not asyncio.get_running_loop():
             self._start()
+        elif self._is_open:  # a shard that is found later is nothing to wait for
+            return
         # The first to connect finds the others.
         while (untried := self._untried_shard()) is not None:
             await untried.supervisor.tried.wait()
@@ -167,7 +170,7 @@ class RedisLimiter:
             if refusal is not None and not refusal.passes:
                 await self.close()
                 raise ConfigurationError(f"redis: {refusal.message}: {refusal.way_out}")
-        self._has_served = True
+        self._is_open = self._has_served = True
 
     async def close(self) -> None:
         """Store what quotas admitted, release all slots and write pending version markers, and disconnect.
@@ -194,6 +197,7 @@ class RedisLimiter:
         await asyncio.wait(self._tasks)
         await self._topology.close()
         await asyncio.gather(*(shard.supervisor.close() for shard in self._topology.shards))
+        self._is_open = False
         for shard in self._topology.shards:
             shard.batcher.fail_queued()
             if shard.resync_timer is not None:
@@ -382,12 +386,23 @@ class RedisLimiter:
             await asyncio.gather(*(shard.supervisor.heartbeat() for shard in self._topology.shards))
             await asyncio.gather(*map(self._measure_clock, self._topology.shards))
             self._refresh_share()
+            for shard in self._shards_to_report():
+                self._report_outage(shard)
             self._report_subjects(self._subjects.values())
 
     async def _measure_clock(self, shard: Shard) -> None:
         if (connection := shard.supervisor.connection) is not None:
             key = self._topology.key_within(shard, self._prefix)
             await measure_skew(connection, key, shard.clock_skew, self._wall_clock)
+
+    def _shards_to_report(self) -> Sequence[Shard]:
+        """Return the shards that serve, and lack what was decided without them: a slot may have moved meanwhile."""
+        lacking = {
+            subject.slot.supervisor
+            for subject in self._connected_subjects()
+            if subject.local_share is not None and not subject.slot.supervisor.is_resyncing
+        }
+        return [shard for shard in self._topology.shards if shard.supervisor in lacking]
 
     async def _keep_share(self) -> None:
         """Refresh the part of this worker more often than with each heartbeat while it matters."""

@@ -95,6 +95,7 @@ class SingleServer:
         """Do nothing: no slot moves."""
 
 
-def new_key(prefix: bytes) -> bytes:
-    """Return a key of no subject, in any slot."""
-    return b"%s:{%s}" % (prefix, token_hex(6).encode())
+def new_key(prefix: bytes, tag: bytes = b"") -> bytes:
+    """Return a key of no subject, in the slot of *tag*, or in any without one."""
+    token = token_hex(6).encode()
+    return b"%s:{%s}%s" % (prefix, tag or token, token)
