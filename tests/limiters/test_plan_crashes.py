@@ -144,7 +144,10 @@ class History:
         counters.in_flight += worker.held(subject)
 
     def counters_for(self, worker: Worker, subject: str) -> Counters:
-        """Return the counters of *subject*: where the server has none, *worker* lets it count from what is stored."""
+        """Return the counters of *subject*: where the server has none, *worker* lets it count from what is stored.
+
+        A worker with a new connection also corrects a count that is less than what is stored by now.
+        """
         counters = self.counters.get(subject)
         if counters is None:
             (limits,) = (part.limits for part in self.plan.parts if subject.startswith(part.kind))
@@ -152,6 +155,9 @@ class History:
         if counters.quotas and self.compared.get(subject, -1) < worker.connected:
             self.compared[subject] = worker.connected
             self.store(worker)  # before it reads what is stored
+            for count in counters.quotas:
+                if count.is_seeded:
+                    count.taken = max(count.taken, self.stored_units(subject, count.quota))
         counters.seed([self.stored_units(subject, count.quota) for count in counters.quotas])
         return counters
 
