@@ -60,6 +60,13 @@ class RecordedOutage(NamedTuple):
     reason: str
 
 
+class _StoredUse(NamedTuple):
+    """When a use of a secret was stored, and at which version of its key."""
+
+    stored_at: float
+    version: int
+
+
 class UsageRecorder:
     """Counts decisions, and stores them in batches. Closing it stores the rest."""
 
@@ -91,8 +98,8 @@ class UsageRecorder:
         self._live: dict[_SeriesKey, list[float]] = {}
         self._live_since = 0.0
         self._rows: dict[UsageKey, UsageRow] = {}
-        self._uses: dict[bytes, SecretUse] = {}
-        self._uses_stored: dict[bytes, float] = {}  # when, by digest; of the last _USE_SECONDS
+        self._uses: dict[bytes, tuple[SecretUse, int]] = {}  # with the version of the key
+        self._uses_stored: dict[bytes, _StoredUse] = {}  # by digest, of the last _USE_SECONDS
         self._accounts: dict[str, str] = {}  # by the subjects in rows
         self.requests = RequestCounts()
         self.unstored = 0  # gathered requests that no stored batch has
@@ -231,12 +238,20 @@ class UsageRecorder:
 
     def _take_due_uses(self) -> tuple[SecretUse, ...]:
         now = self._clock()
-        stored = self._uses_stored = {digest: at for digest, at in self._uses_stored.items() if now - at < _USE_SECONDS}
-        due = [use for digest, use in self._uses.items() if self._is_closed or digest not in stored]
-        for use in due:
-            del self._uses[use.digest]
-            stored[use.digest] = now
-        return tuple(due)
+        stored = self._uses_stored = {
+            digest: use for digest, use in self._uses_stored.items() if now - use.stored_at < _USE_SECONDS
+        }
+        due = [digest for digest, (_, version) in self._uses.items() if self._is_due(stored.get(digest), version)]
+        uses = []
+        for digest in due:
+            use, version = self._uses.pop(digest)
+            stored[digest] = _StoredUse(now, version)
+            uses.append(use)
+        return tuple(uses)
+
+    def _is_due(self, stored: _StoredUse | None, version: int) -> bool:
+        """Return whether to store a use; so is the first since a change of the key: who rotates it waits for it."""
+        return self._is_closed or stored is None or stored.version != version
 
     def gather(self) -> None:
         """Move the counts of live series to `requests`, to rows, and to the last uses of secrets."""
@@ -266,8 +281,8 @@ class UsageRecorder:
             self._count(row)
         self._accounts.update(batch.accounts)
         for use in batch.uses:
-            self._uses_stored.pop(use.digest, None)
-            self._add_use(use)
+            stored = self._uses_stored.pop(use.digest, None)
+            self._add_use(use, 0 if stored is None else stored.version)
 
     def _count(self, row: UsageRow) -> None:
         if row.key not in self._rows and len(self._rows) >= self._max_series:
@@ -279,12 +294,12 @@ class UsageRecorder:
 
     def _add_use_of(self, principal: Principal, at: float) -> None:
         if principal.secret_digest is not None:
-            self._add_use(SecretUse(principal.secret_digest, principal.id, at))
+            self._add_use(SecretUse(principal.secret_digest, principal.id, at), principal.version)
 
-    def _add_use(self, use: SecretUse) -> None:
+    def _add_use(self, use: SecretUse, version: int) -> None:
         last = self._uses.get(use.digest)
-        if (last is None and len(self._uses) < self._max_series) or (last is not None and last.at < use.at):
-            self._uses[use.digest] = use
+        if (last is None and len(self._uses) < self._max_series) or (last is not None and last[0].at < use.at):
+            self._uses[use.digest] = use, version
 
     def _log_outage(self, error: BaseException) -> None:
         # Once for each outage, not at every try.

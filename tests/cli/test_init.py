@@ -70,7 +70,8 @@ def test_a_database_servers_schema_is_upgraded_when_it_is_opened(
     class Recorded:
         serving_lock = None
 
-        def __init__(self, url: str) -> None:
+        def __init__(self, url: str, *, url_file: Path | None = None) -> None:
+            assert url_file is None
             done.append(url)
 
         async def open(self, *, upgrade: bool) -> None:

@@ -232,6 +232,16 @@ async def test_the_last_use_of_a_secret_is_stored_once_a_minute(rig: Rig) -> Non
     assert len(rig.sink.batches[-1].uses) == 1  # a stop waits for nothing
 
 
+async def test_the_first_use_since_a_change_of_the_key_is_stored_at_once(rig: Rig) -> None:
+    stored: list[int] = []
+    for version in (1, 1, 2, 2, 3):
+        rig.record(replace(KEY, version=version))
+        await rig.alarms.go_off()
+        stored.append(sum(len(batch.uses) for batch in rig.sink.batches))
+        rig.sink.batches.clear()
+    assert stored == [1, 0, 1, 0, 1]
+
+
 async def test_the_last_use_of_each_secret_is_exact(rig: Rig) -> None:
     old = replace(KEY, secret_digest=b"o" * 32)
     rig.record(old)
