@@ -45,7 +45,7 @@ class GrantCache:
             return False
         loaded = self._loaded.get(token.grant)
         if loaded is None:
-            return self._is_followed(now) and not self._is_changed(token, self._changes.floor)
+            return self._is_untouched(token, now)
         is_latest = loaded.value is not None and loaded.value.version <= version
         return is_latest and not self._is_changed(token, loaded.mark)
 
@@ -59,7 +59,7 @@ class GrantCache:
             if not self._changes.is_trusted(self._clock()):
                 await self._changes.catch_up_or_fail()
         loaded = self._loaded.get(token.grant)
-        if loaded is None and self._is_followed(self._clock()) and not self._is_changed(token, self._changes.floor):
+        if loaded is None and self._is_untouched(token, self._clock()):
             return None
         for _ in range(_ATTEMPTS):  # a load in progress may have started before a change
             if loaded is not None and not self._is_changed(token, loaded.mark):
@@ -77,9 +77,11 @@ class GrantCache:
         """Cancel look-ups in progress."""
         await self._grants.close()
 
-    def _is_followed(self, now: float) -> bool:
-        """Return whether every change that may affect a valid token was followed."""
-        return now - self._changes.followed_since > self._life_seconds and self._changes.is_fresh(now)
+    def _is_untouched(self, token: Dependencies, now: float) -> bool:
+        """Return whether every change that may affect a valid token was followed, and none concerns this one."""
+        changes = self._changes
+        is_followed = now - changes.followed_since > self._life_seconds and changes.is_fresh(now)
+        return is_followed and not self._is_changed(token, changes.floor)
 
     def _is_changed(self, token: Dependencies, number: int) -> bool:
         changes = self._changes

@@ -79,9 +79,7 @@ _RECORDS = (
     .outerjoin(SECRET_USES, SECRET_USES.c.digest == KEY_SECRETS.c.digest)
     .order_by(*newest_first(KEYS), KEY_SECRETS.c.position)
 )
-# Built once, because every request with a key that is not cached runs it.
-_OWNER = select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest == bindparam("presented")).scalar_subquery()
-_BY_DIGEST = _RECORDS.where(KEYS.c.id == _OWNER)
+# Built once, because every request with a key that is not cached runs them.
 _VALUES: BindParameter[Any] = bindparam("values", expanding=True)
 _BY_DIGESTS = _RECORDS.where(KEYS.c.id.in_(select(KEY_SECRETS.c.key_id).where(KEY_SECRETS.c.digest.in_(_VALUES))))
 _BY_IDS = _RECORDS.where(KEYS.c.id.in_(_VALUES))
@@ -93,8 +91,7 @@ class SqlKeys(Statements, KeyStore):
 
     @override
     async def find_by_digest(self, digest: bytes) -> KeyRecord | None:
-        async with self._database.read_connection("key lookup") as connection:
-            return await _record(connection, _BY_DIGEST, {"presented": digest})
+        return next(iter(await self.find_by_digests([digest])), None)
 
     @override
     async def find_by_digests(self, digests: Sequence[bytes]) -> Sequence[KeyRecord]:
@@ -254,10 +251,8 @@ def _matches(search: str) -> ColumnElement[bool]:
     return or_(KEYS.c.id == search, KEYS.c.name.icontains(search, autoescape=True), KEYS.c.id.in_(ends))
 
 
-async def _record(
-    connection: AsyncConnection, statement: Select[*Columns], parameters: dict[str, bytes] | None = None
-) -> KeyRecord | None:
-    rows = (await connection.execute(statement, parameters)).mappings()
+async def _record(connection: AsyncConnection, statement: Select[*Columns]) -> KeyRecord | None:
+    rows = (await connection.execute(statement)).mappings()
     return next(iter(_records(rows)), None)
 
 
