@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from machpay_gateway import Tier
-from machpay_gateway.stores.sql import SqlStore
 from tests.drills.workers import Fleet, running_workers
+from tests.postgres.fixtures import migrate
 from tests.postgres.servers import Server
 from tests.postgres.servers import running_server as running_postgres
 from tests.redises.servers import running_server
@@ -22,9 +22,7 @@ async def fleet_on_postgres(workers: int = 2, **settings: str) -> AsyncIterator[
     """Run workers with a database server and a Redis of their own."""
     with running_postgres() as postgres, running_server() as redis:
         url = postgres.make_database("fleet")
-        store = SqlStore(url)
-        await store.open(upgrade=True)
-        await store.close()
+        await migrate(url)
         with running_workers(workers, redis.url, MUCH, database=url, settings=settings) as fleet:
             yield fleet, postgres
 

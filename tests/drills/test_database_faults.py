@@ -1,12 +1,10 @@
 """What callers get while the database hangs, is locked, is away, changes in bulk or was restored from a backup."""
 
 import asyncio
-import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -17,7 +15,7 @@ from tests.drills.databases import FAULTS, fleet_on_postgres
 from tests.drills.load import Answer, Plan
 from tests.drills.loads import READY_SECONDS, notes_in, print_row, running_loads
 from tests.drills.open_loop import running_rate
-from tests.drills.workers import Fleet
+from tests.drills.workers import Fleet, resident_megabytes
 from tests.postgres.servers import Server
 
 _MOST_WAIT_SECONDS = 1.5  # a look-up waits for a second
@@ -175,10 +173,6 @@ async def test_the_tier_of_an_account_with_many_keys_changes_at_once(count: int)
               f"{before * 1000:.1f} ms before, {after * 1000:.1f} ms after")  # fmt: skip
     assert {answer.status for answer in [*others, *many]} == {200}
     assert seconds < 2
-
-
-def resident_megabytes(process: int) -> int:
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
 
 
 def p99(answers: Iterable[Answer]) -> float:

@@ -16,10 +16,10 @@ from secrets import randbits
 
 import pytest
 
-from machpay_gateway.stores.sql import SqlStore
 from tests.drills.databases import FAULTS, MUCH
 from tests.drills.open_loop import Outcome, running_rate
-from tests.drills.workers import Fleet, Worker, running_workers
+from tests.drills.workers import Fleet, Worker, resident_megabytes, running_workers
+from tests.postgres.fixtures import migrate
 from tests.postgres.servers import Server as Postgres
 from tests.postgres.servers import running_server as running_postgres
 from tests.redises.servers import Server as Redis
@@ -130,9 +130,7 @@ async def test_nobody_gets_a_wrong_answer_whatever_happens() -> None:
         postgres = stack.enter_context(running_postgres())
         redis = stack.enter_context(running_server(users={_USER: ()}))
         url = postgres.make_database("fleet")
-        store = SqlStore(url)
-        await store.open(upgrade=True)
-        await store.close()
+        await migrate(url)
         workers = running_workers(_WORKERS, redis.url_for(_USER), MUCH, database=url, settings={"trust_seconds": "60"})
         fleet = stack.enter_context(workers)
         run = Run(fleet, postgres, redis, random.Random(SEED))  # noqa: S311 - a run that can be repeated
@@ -175,6 +173,4 @@ def is_wrong(outcome: Outcome, secrets: list[str], revoked_at: Mapping[str, floa
 
 def usage_of(process: int) -> tuple[int, int]:
     """Return the resident megabytes and the open descriptors of *process*."""
-    folder = Path(f"/proc/{process}")
-    resident = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
-    return resident, len(list((folder / "fd").iterdir()))
+    return resident_megabytes(process), len(list(Path(f"/proc/{process}/fd").iterdir()))

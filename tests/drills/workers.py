@@ -182,6 +182,11 @@ def _variables(prefix: str, limits: Tier | SharedLimits) -> Iterator[tuple[str, 
             yield variable, str(value) if isinstance(value, str | int) else "; ".join(value)
 
 
+def resident_megabytes(process: int) -> int:
+    """Return how much memory *process* holds."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+
+
 def unknown_secret() -> str:
     """Return a well-formed secret that no key has."""
     return mint_secret("live", os.urandom(32))

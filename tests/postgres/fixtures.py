@@ -20,7 +20,7 @@ _numbers = count(1)
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Server]:
     with running_server() as server:
-        asyncio.run(_migrate(server.make_database(MIGRATED)))
+        asyncio.run(migrate(server.make_database(MIGRATED)))
         yield server
 
 
@@ -42,7 +42,8 @@ def _database(server: Server, template: str) -> Iterator[str]:
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def _migrate(url: str) -> None:
+async def migrate(url: str) -> None:
+    """Give the database at *url* the schema of today."""
     store = SqlStore(url)
     await store.open(upgrade=True)
     await store.close()

@@ -17,6 +17,7 @@ from machpay_gateway.stores.sql.health_checks import database_findings
 from machpay_gateway.stores.sql.server_connection import Server as Address
 from machpay_gateway.stores.sql.server_connection import servers_of
 from tests.keyrings import ACME, logged
+from tests.postgres.fixtures import migrate
 from tests.postgres.servers import USER, Server, running_server, running_standby
 from tests.redises.ports import HOST, free_port
 
@@ -25,24 +26,18 @@ NAME = "keys"
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with running_server() as server:
-        server.make_database(NAME)
-        asyncio.run(_migrated(server.url(NAME)))
-        yield server
+    yield from _migrated_server()
 
 
 @pytest.fixture
 def other() -> Iterator[Server]:
+    yield from _migrated_server()
+
+
+def _migrated_server() -> Iterator[Server]:
     with running_server() as server:
-        server.make_database(NAME)
-        asyncio.run(_migrated(server.url(NAME)))
+        asyncio.run(migrate(server.make_database(NAME)))
         yield server
-
-
-async def _migrated(url: str) -> None:
-    store = SqlStore(url)
-    await store.migrate()
-    await store.close()
 
 
 def url_of(*servers: Server | int, query: str = "?target_session_attrs=read-write") -> str:
