@@ -21,7 +21,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from machpay_gateway.assembly import ConfiguredGateway as Gateway
+    from machpay_gateway.core.decision.decision import Refusal
+    from machpay_gateway.core.decision.hooks import Identity, cached
     from machpay_gateway.core.decision.principal import Principal
+    from machpay_gateway.core.decision.reason import Reason
+    from machpay_gateway.core.decision.request_facts import RequestFacts
     from machpay_gateway.core.decision.route import Route
     from machpay_gateway.core.errors import ConfigurationError, GatewayError, InputError, Unavailable
     from machpay_gateway.core.jose.issuer import Issuer
@@ -32,13 +36,18 @@ __all__ = [
     "ConfigurationError",
     "Gateway",
     "GatewayError",
+    "Identity",
     "InputError",
     "Issuer",
     "MachPayAuth",
     "Principal",
+    "Reason",
+    "Refusal",
+    "RequestFacts",
     "Route",
     "Tier",
     "Unavailable",
+    "cached",
 ]
 
 # Imported when they are used: the command line and the supervisor need neither a gateway nor a middleware, and start
@@ -47,13 +56,18 @@ _PUBLIC = {
     "ConfigurationError": ("core.errors", "ConfigurationError"),
     "Gateway": ("assembly", "ConfiguredGateway"),
     "GatewayError": ("core.errors", "GatewayError"),
+    "Identity": ("core.decision.hooks", "Identity"),
     "InputError": ("core.errors", "InputError"),
     "Issuer": ("core.jose.issuer", "Issuer"),
     "MachPayAuth": ("middleware", "MachPayAuth"),
     "Principal": ("core.decision.principal", "Principal"),
+    "Reason": ("core.decision.reason", "Reason"),
+    "Refusal": ("core.decision.decision", "Refusal"),
+    "RequestFacts": ("core.decision.request_facts", "RequestFacts"),
     "Route": ("core.decision.route", "Route"),
     "Tier": ("core.limits.rate", "Tier"),
     "Unavailable": ("core.errors", "Unavailable"),
+    "cached": ("core.decision.hooks", "cached"),
 }
 
 

@@ -15,10 +15,12 @@ from typing import NamedTuple
 from machpay_gateway.core.decision.credential import (
     ApiKey,
     BoundToken,
+    CustomCredential,
     Proof,
     SignedToken,
     Unreadable,
     credential_of,
+    custom_credential_of,
     parse_authorization,
 )
 from machpay_gateway.core.decision.decision import (
@@ -39,7 +41,7 @@ from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import Unavailable
-from machpay_gateway.core.jose.ports import KeyPrincipals, ProofVerifier, TokenVerifier
+from machpay_gateway.core.jose.ports import CredentialIdentifier, KeyPrincipals, ProofVerifier, TokenVerifier
 from machpay_gateway.core.limits.admission import (
     STALE,
     AdmissionRequest,
@@ -53,6 +55,7 @@ from machpay_gateway.core.limits.admission import (
 )
 from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.hooks import PENDING, CheckHooks, Pending
 
 _LOOKUPS = 10  # times the failure limit: how many look-ups may fail for an address that is over the failure limit
 _ATTEMPTS = 2  # a stale record is loaded again once; no caller makes it change faster than that
@@ -109,14 +112,21 @@ class Gate:
         restored: RestoredRecords,
         shedder: LoadShedder,
         proofs: ProofVerifier | None = None,
+        identifier: CredentialIdentifier | None = None,
+        hooks: CheckHooks | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Decide by *policy*. *clock* is in seconds since the epoch."""
+        """Decide by *policy*. *clock* is in seconds since the epoch.
+
+        An *identifier* of the application's credentials verifies tokens instead of *tokens*.
+        """
         self.policy = policy
         self._literal = policy.literal
         self.limiter = limiter
         self._keys = keys
-        self._tokens = tokens
+        self._tokens: TokenVerifier | None = tokens if identifier is None else identifier
+        self._identifier = identifier
+        self._hooks = hooks
         self._failures = failures
         self._lookups = failures.scaled(_LOOKUPS)
         self._proofs = proofs
@@ -136,6 +146,8 @@ class Gate:
             proofs=self._proofs,
             restored=self._restored,
             shedder=self._shedder,
+            identifier=self._identifier,
+            hooks=self._hooks,
             clock=self._clock,
         )
 
@@ -146,7 +158,7 @@ class Gate:
             decision = self.apply_answer(decision, await _wait_for(decision.answer))
         return await self.resolve(decision) if isinstance(decision, PendingIdentity) else decision
 
-    def decide_nowait(self, facts: RequestFacts) -> Decision | PendingAdmission | PendingIdentity:
+    def decide_nowait(self, facts: RequestFacts) -> Decision | PendingAdmission | PendingIdentity:  # noqa: C901 - one straight line
         """Return the decision if it needs no I/O, else what it waits for."""
         method, path, authorization, _, _, preflight_for, _ = facts
         route = self._literal.get((method, path))
@@ -167,9 +179,11 @@ class Gate:
             principal = self._tokens.cached(digest, now)
         if principal is None or principal.key is not None:
             return self._before_lookup(facts, route, token, digest, now)
-        request = self._checks.admission_request(facts, route, principal, now)
+        request: AdmissionRequest | Denied | Pending = self._checks.admission_request(facts, route, principal, now)
+        if self._hooks is not None and isinstance(request, AdmissionRequest):
+            request = self._hooks.check_nowait(facts, route, principal, now) or request
         if not isinstance(request, AdmissionRequest):
-            return self._count_failure(facts, request)
+            return PendingIdentity(facts, route, token) if request is PENDING else self._count_failure(facts, request)
         if self._shedder.is_shedding and not self._shedder.admits(request.group):
             return _shed(route, principal)
         answer = self.limiter.admit(request)
@@ -252,7 +266,9 @@ class Gate:
             return None
         if isinstance(principal, str):
             return Denied(Reason.INVALID_CREDENTIALS, principal, route)
-        return admit(facts, route, principal, self._clock())
+        if denied := admit(facts, route, principal, self._clock()):
+            return denied
+        return None if self._hooks is None else await self._hooks.recheck(facts, route, principal, self._clock())
 
     def _without_bearer(
         self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable
@@ -280,7 +296,7 @@ class Gate:
         # A credential in recent use stays usable: strangers behind the same address cannot lock it out.
         if self._keys.holds(digest) or (self._tokens is not None and self._tokens.holds(digest)):
             return PendingIdentity(facts, route, token, is_bound=is_bound)
-        credential = credential_of(token)
+        credential = self._credential_of(token)
         if wait := self._failures.wait(facts.address, now):
             if not self._may_be_good(credential) or self._lookups.count(facts.address, now):
                 return _too_many_failures(route, wait)
@@ -292,11 +308,14 @@ class Gate:
         self._failures.count(facts.address, now)
         return PendingIdentity(facts, route, token, is_counted=True, is_bound=is_bound)
 
-    def _may_be_good(self, credential: ApiKey | SignedToken | Unreadable) -> bool:
+    def _credential_of(self, token: bytes) -> ApiKey | SignedToken | CustomCredential | Unreadable:
+        return credential_of(token) if self._identifier is None else custom_credential_of(token)
+
+    def _may_be_good(self, credential: ApiKey | SignedToken | CustomCredential | Unreadable) -> bool:
         """Tell whether a look-up could accept *credential*: its checksum is right, or its issuer is accepted."""
         if isinstance(credential, SignedToken):
             return self._tokens is not None and self._tokens.may_verify(credential)
-        return isinstance(credential, ApiKey)
+        return not isinstance(credential, Unreadable)
 
     async def _resolve(self, pending: PendingIdentity) -> Decision:
         """Look the credential up and decide; load the record once more if it changed between the two."""
@@ -304,7 +323,7 @@ class Gate:
         proof: Proof | None = None
         is_proved = False
         for attempt in range(1, _ATTEMPTS + 1):
-            principal = await self._identify(token)
+            principal: Principal | str = self._cached(token) or await self._identify(token)
             if isinstance(principal, str):
                 return Denied(Reason.INVALID_CREDENTIALS, principal, route)
             if pending.is_bound or principal.key is not None:
@@ -312,7 +331,7 @@ class Gate:
                 if isinstance(result, Denied):
                     return result
                 proof = result
-            request = self._admission_request(pending, principal)
+            request = await self._admission_request(pending, principal)
             if isinstance(request, Denied):
                 return request
             # RFC 9449 §11.1: a proof is good once. It is recorded last, so that a refused request leaves no trace.
@@ -331,16 +350,17 @@ class Gate:
             self._forget(principal)
         return unavailable(route, "the record keeps changing")
 
-    def _admission_request(self, pending: PendingIdentity, principal: Principal) -> AdmissionRequest | Denied:
+    async def _admission_request(self, pending: PendingIdentity, principal: Principal) -> AdmissionRequest | Denied:
         request = self._checks.admission_request(pending.facts, pending.route, principal, self._clock())
         if isinstance(request, Denied):
             return request
         if self._shedder.is_shedding and not self._shedder.admits(request.group):
             return _shed(pending.route, principal)
-        if pending.refused_for is None:
+        if pending.refused_for is not None:
+            return Denied(pending.refused_for.reason, pending.refused_for.detail, pending.route, principal)
+        if self._hooks is None:
             return request
-        reason, detail, _ = pending.refused_for
-        return Denied(reason, detail, pending.route, principal)
+        return await self._hooks.check(pending.facts, pending.route, principal, self._clock()) or request
 
     def _verify_proof(self, pending: PendingIdentity, principal: Principal) -> Proof | Denied:
         """Return the proof that the sender has the token's key, used before or not, or why there is none."""
@@ -362,11 +382,13 @@ class Gate:
 
     async def _identify(self, token: bytes) -> Principal | str:
         """Return the principal of *token*, or why, for the log, there is none."""
-        match credential_of(token):
+        match self._credential_of(token):
             case ApiKey() as key:
                 return await self._keys.find(key) or "unknown key"
             case SignedToken() as signed if self._tokens is not None:
                 return await self._tokens.verify(signed, self._clock())
+            case CustomCredential() as custom if self._identifier is not None:
+                return await self._identifier.identify(custom, self._clock())
         return "signed tokens are not accepted here"
 
     def _forget(self, principal: Principal) -> None:

@@ -48,7 +48,7 @@ def test_the_examples_in_the_readme_are_the_files(index: int, name: str) -> None
     assert blocks(ROOT / "README.md", "python")[index] == (ROOT / "examples" / name).read_text()
 
 
-@pytest.mark.parametrize("page, index", [("README.md", 2), ("docs/application.md", 0)])
+@pytest.mark.parametrize("page, index", [("README.md", 2), ("docs/application.md", 0), ("docs/hooks.md", 0)])
 def test_the_snippets_run(page: str, index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     app = Starlette()

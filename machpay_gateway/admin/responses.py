@@ -89,7 +89,7 @@ class WhoamiDocument(TypedDict):
     """The caller: its scopes, its limits and what is left of them."""
 
     object: Literal["principal"]
-    kind: Annotated[str, JsonSchema(enum=["api_key", "session", "oauth", "jwt"])]
+    kind: Annotated[str, JsonSchema(enum=["api_key", "session", "oauth", "jwt", "custom"])]
     id: str
     name: str
     account_id: str | None

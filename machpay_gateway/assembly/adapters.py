@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from machpay_gateway.core.store import Store
-    from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
+    from machpay_gateway.hooks import CheckHooks
+    from machpay_gateway.keysets import IdentifiedCredentials, Proofs, SignedAssertions, SignedReports, SigningKeys
     from machpay_gateway.limiters.quota_ledger import QuotaLedger
     from machpay_gateway.stores.change_poller import ChangePoller
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
@@ -33,6 +34,8 @@ def unservable(settings: Settings) -> list[str]:
         store_for,
         _redis_for,
         _issuers_for,
+        _identifier_for,
+        hooks_for,
         reports_for,
         assertions_for,
         traces_for,
@@ -121,6 +124,10 @@ def _issuers_for(settings: Settings) -> TokenVerifier:
     return IssuedTokens(settings.issuers, settings.tiers)
 
 
+def _identifier_for(settings: Settings) -> "IdentifiedCredentials | None":
+    return identifier_for(settings, _issuers_for(settings))
+
+
 def tokens_for(
     settings: Settings, signing: "SigningKeys", keys: KeyPrincipals, grants: "GrantCache | None"
 ) -> TokenVerifier:
@@ -129,6 +136,26 @@ def tokens_for(
 
     own = OwnTokens(signing, keys=keys, tiers=settings.tiers, oauth_settings=settings.oauth, grants=grants)
     return IssuedTokens(settings.issuers, settings.tiers, own=own)
+
+
+def hooks_for(settings: Settings) -> "CheckHooks | None":
+    """Return the application's checks, None without any."""
+    if not settings.checks:
+        return None
+    from machpay_gateway.hooks import CheckHooks, load_hook
+
+    return CheckHooks(load_hook(hook) if isinstance(hook, str) else hook for hook in settings.checks)
+
+
+def identifier_for(settings: Settings, tokens: TokenVerifier) -> "IdentifiedCredentials | None":
+    """Return what has the application identify what is neither a key nor one of *tokens*; None without `identify`."""
+    if settings.identify is None:
+        return None
+    from machpay_gateway.hooks import load_hook
+    from machpay_gateway.keysets import IdentifiedCredentials
+
+    hook = settings.identify
+    return IdentifiedCredentials(load_hook(hook) if isinstance(hook, str) else hook, tokens, settings.tiers)
 
 
 def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> "SigningKeys":

@@ -10,6 +10,8 @@ from typing import Unpack
 from machpay_gateway.assembly.adapters import (
     assertions_for,
     grants_for,
+    hooks_for,
+    identifier_for,
     ledger_for,
     limiter_for,
     proofs_for,
@@ -92,6 +94,7 @@ class ConfiguredGateway(Gateway):
         signing = signing_for(settings, opened, store)
         grants = grants_for(settings, opened, changes)
         tokens = tokens_for(settings, signing, key_cache, grants)
+        identifier = identifier_for(settings, tokens)
         reports = reports_for(settings)
         assertions = assertions_for(settings)
         proofs = proofs_for(settings, limiter)
@@ -117,7 +120,7 @@ class ConfiguredGateway(Gateway):
             recorder=recorder,
             signing=signing,
             loop_lag=LoopLag(PROBE_SECONDS, shedder.probe),
-            others=(key_cache, tokens) if reports is None else (key_cache, tokens, reports),
+            others=(key_cache, identifier or tokens, *(() if reports is None else (reports,))),
             settings=settings,
             policy=policy,
         )
@@ -134,6 +137,8 @@ class ConfiguredGateway(Gateway):
                 restored=restored,
                 shedder=shedder,
                 proofs=proofs,
+                identifier=identifier,
+                hooks=hooks_for(settings),
             ),
             restored=restored,
             shedder=shedder,

@@ -53,6 +53,7 @@ ACTORS: Mapping[str, str] = {
     "session": "session",
     "oauth": "app with a token",
     "jwt": "token of another issuer",
+    "custom": "credential of the application",
     "scanner": "secret scanner",
     "user": "user",
     "client": "app",

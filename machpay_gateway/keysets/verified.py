@@ -37,7 +37,9 @@ class VerifiedTokens:
 
     def remember(self, digest: bytes, principal: Principal, now: float, *, kid: str | None = None) -> None:
         """Cache *principal* from *now* on for the token, which the key *kid* has signed."""
-        until = min(principal.expires_at or now, now + self._seconds)
+        until = now + self._seconds
+        if principal.expires_at is not None:
+            until = min(until, principal.expires_at)
         self._tokens[digest] = _Verified(principal, now, until, kid)
         self._tokens.move_to_end(digest)
         if len(self._tokens) > self._size:

@@ -34,6 +34,7 @@ Reader = Callable[[object, SettingPath, Report], object]
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LIMITS = {"rate", "quota"}
 _MOST_TRUST_SECONDS = 3600
 _LEAST_CACHED, _MOST_CACHED = 100, 10_000_000
@@ -137,6 +138,18 @@ def _prefix(value: object, _path: SettingPath, _report: Report) -> str:
 
 def _path(value: object, _path: SettingPath, _report: Report) -> Path | None:
     return None if value is None else Path(str(value))
+
+
+def _hook(value: object, _path: SettingPath, _report: Report) -> object:
+    if value is not None and not callable(value) and not (isinstance(value, str) and _FUNCTION.fullmatch(value)):
+        raise ConfigurationError(f"{value!r} is neither a function nor the name of one, `package.module:function`")
+    return value
+
+
+def _hooks(value: object, path: SettingPath, report: Report) -> tuple[object, ...]:
+    if callable(value):
+        raise ConfigurationError(f"{value!r} is a function: write a list of functions")
+    return tuple(_hook(item, path, report) for item in _as_list(value))
 
 
 def _workers(value: object, _path: SettingPath, _report: Report) -> int | None:
@@ -305,6 +318,8 @@ FIELDS: Mapping[str, Reader] = {
     "trusted_proxies": _networks,
     "client_ip_header": _header,
     "issuers": _list_of(Issuer),
+    "checks": _hooks,
+    "identify": _hook,
     "failure_limit": _rate,
     "trust_seconds": _seconds(0, _MOST_TRUST_SECONDS),
     "cache_size": _size,

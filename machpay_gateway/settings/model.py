@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from machpay_gateway.core.decision.hooks import CheckHook, IdentifyHook
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.jose.assertion import AssertionSettings
@@ -45,6 +46,8 @@ class Settings:
     trusted_proxies: Allowlist | None = None
     client_ip_header: str = "X-Forwarded-For"
     issuers: tuple[Issuer, ...] = ()
+    checks: tuple[CheckHook | str, ...] = ()
+    identify: IdentifyHook | str | None = None
     failure_limit: str = "120/minute"
     trust_seconds: float = 5.0
     cache_size: int = 0  # 0: by the memory of the process
@@ -100,6 +103,8 @@ class Options(TypedDict, total=False):
     trusted_proxies: Sequence[str]
     client_ip_header: str
     issuers: Sequence[Issuer]
+    checks: Sequence[CheckHook | str]
+    identify: IdentifyHook | str | None
     failure_limit: str
     trust_seconds: float
     cache_size: int

@@ -43,6 +43,7 @@ _USE_SECONDS = 60.0  # the last use of a secret is stored at most that often
 # A batch of fewer rows is stored when it is due. One of more waits for so many requests a row: each row is a row write.
 _FEW_ROWS = 20
 _REQUESTS_PER_ROW = 20
+_RECORDED = ("api_key", "session", "oauth")  # kinds of callers of which there is a record
 _NO_STATUS = 0  # for a response of an application without a valid status
 _COUNTS = len(BOUNDS) + 1
 _SECONDS, _ENDED = _COUNTS, _COUNTS + 1  # indexes in a series, after the counts of its histogram
@@ -144,13 +145,17 @@ class UsageRecorder:
     ) -> None:
         """Count a request that *began_at*, by `time.perf_counter`, and ends now.
 
-        *status* is whatever the application sent. Requests of other issuers' tokens are counted without a caller.
+        *status* is whatever the application sent. Callers of which there is no record are counted as one.
         """
         ended_at = self._timer()
         seconds = ended_at - began_at
         # The principal instead of its subject: hashing by identity costs less, and each secret has its own principal.
         key = (
-            None if not isinstance(principal, Principal) else principal if principal.kind != "jwt" else principal.tier,
+            None
+            if not isinstance(principal, Principal)
+            else principal
+            if principal.kind in _RECORDED
+            else principal.tier,
             None if route is None else route.match,
             outcome,
             status,

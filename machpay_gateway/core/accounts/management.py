@@ -159,7 +159,12 @@ _DETAILS: Mapping[Role, str] = {
     Role.TOKEN: "Sessions and OAuth access tokens never manage keys, OAuth clients or grants: use the API key itself.",
     Role.FOREIGN_TOKEN: "Tokens of other issuers belong to no account: use an API key.",
 }
-_TOKEN_ROLES: Mapping[str, Role] = {"session": Role.TOKEN, "oauth": Role.TOKEN, "jwt": Role.FOREIGN_TOKEN}
+_TOKEN_ROLES: Mapping[str, Role] = {
+    "session": Role.TOKEN,
+    "oauth": Role.TOKEN,
+    "jwt": Role.FOREIGN_TOKEN,
+    "custom": Role.FOREIGN_TOKEN,
+}
 _PRINCIPAL_ROLES: Mapping[str, Role] = {"api_key": Role.API_KEY, **_TOKEN_ROLES}
 
 

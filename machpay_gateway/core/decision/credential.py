@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.keys.key import secret_digest, secret_environment
+from machpay_gateway.core.keys.key import has_secret_format, secret_digest, secret_environment
 
 MAX_AUTHORIZATION_BYTES = 16 * 1024  # of the header; a token may have half of it
 PROOF_ALGORITHMS = ("ES256", "ES384", "ES512", "Ed25519", "EdDSA", "RS256", "PS256")  # of DPoP
 _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # RFC 9110 §11.2
 _SCHEME = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +(.*))?", re.DOTALL)
 _JWT_DOTS = 2
+_VISIBLE = re.compile(rb"[ -~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class SignedToken:
     """A token in the shape of a JWT, three parts; a verifier decides whether it is valid."""
 
     token: bytes = field(repr=False)
+    digest: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CustomCredential:
+    """Visible ASCII in another shape; only the application can tell whose it is."""
+
+    text: str = field(repr=False)
     digest: bytes = field(repr=False)
 
 
@@ -86,6 +95,18 @@ def _parse_scheme(value: bytes) -> bytes | BoundToken | Unreadable:
         # RFC 6750 §3.1 counts an unsupported method as no authentication information: the challenge alone.
         return Unreadable(Reason.MISSING_CREDENTIALS, "unsupported authentication scheme")
     return match[2] or b""
+
+
+def custom_credential_of(token: bytes) -> ApiKey | SignedToken | CustomCredential | Unreadable:
+    """Return the credential that *token* is by its shape where an application identifies credentials of its own.
+
+    A secret of ours with a wrong checksum is mistyped, and nobody else's.
+    """
+    credential = credential_of(token)
+    is_ours = not isinstance(credential, Unreadable) or has_secret_format(token)
+    if is_ours or not _VISIBLE.fullmatch(token):
+        return credential
+    return CustomCredential(token.decode("ascii"), secret_digest(token))
 
 
 def credential_of(token: bytes) -> ApiKey | SignedToken | Unreadable:

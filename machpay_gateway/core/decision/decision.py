@@ -28,7 +28,7 @@ class Allowed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The request is refused. *detail* is for the log alone: callers get the reason and nothing more.
+    """The request is refused. *detail* is for the log alone: callers get the reason, and *message* if there is one.
 
     *missing* are the scopes that the route requires of a principal that lacks some of them.
     """
@@ -40,17 +40,23 @@ class Denied:
     exceeded: Exceeded | None = None
     missing: tuple[str, ...] = ()
     retry_after: float | None = None
+    message: str = ""
 
 
 Decision = Allowed | Denied
 
 
 class Refusal(NamedTuple):
-    """The failure of one check."""
+    """The failure of one check, one of ours or of the application's.
+
+    *detail* is for the log alone. *message* is what callers read as the problem's `detail`, instead of the sentence for
+    the *reason*. *missing* are scopes that the caller lacks.
+    """
 
     reason: Reason
-    detail: str
+    detail: str = ""
     missing: tuple[str, ...] = ()
+    message: str = ""
 
 
 Check = Callable[[RequestFacts, Route, Principal, float], Refusal | None]

@@ -10,6 +10,7 @@ from machpay_gateway.core.limits.rate import Tier, tier_of
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist
 from machpay_gateway.core.scopes import Scopes
 
+PrincipalKind = Literal["api_key", "session", "oauth", "jwt", "custom"]
 _OF_KEYS = ("api_key", "session")
 
 
@@ -17,17 +18,17 @@ _OF_KEYS = ("api_key", "session")
 class Principal:
     """An identified caller. It is also Starlette's `request.user` and `request.auth`.
 
-    *id* is the id of the API key, for its sessions too, or the token's `sub`. *client_id* is the OAuth client that acts
-    for the user. *subject* is what the limits of its own *tier*, *limits*, are counted against. *expires_at* is when
-    the credential of this request expires, in seconds since the epoch. *key* is the thumbprint of the key that a token
-    is bound to (RFC 9449). *secret_digest* belongs to the secret of this request or of the one that created its
-    session, else it is None. *owner* is that of the API key, for its sessions too. *account_tier* is the account's tier
-    in the environment. *shared_limits*, those by account and owner, come from it; for a token of another issuer it is
-    *tier*. *version* is that of the record that identified the caller, *account_version* that of the account; a grant's
-    own version is raised with its account's, and has 0 here.
+    *id* is the id of the API key, for its sessions too, the token's `sub`, or the id that the application gave.
+    *client_id* is the OAuth client that acts for the user. *subject* is what the limits of its own *tier*, *limits*,
+    are counted against. *expires_at* is when the credential of this request expires, in seconds since the epoch. *key*
+    is the thumbprint of the key that a token is bound to (RFC 9449). *secret_digest* belongs to the secret of this
+    request or of the one that created its session, else it is None. *owner* is that of the API key, for its sessions
+    too. *account_tier* is the account's tier in the environment. *shared_limits*, those by account and owner, come from
+    it; for a token of another issuer it is *tier*. *version* is that of the record that identified the caller,
+    *account_version* that of the account; a grant's own version is raised with its account's, and has 0 here.
     """
 
-    kind: Literal["api_key", "session", "oauth", "jwt"]
+    kind: PrincipalKind
     id: str
     name: str
     account_id: str | None

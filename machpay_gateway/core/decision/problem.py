@@ -57,6 +57,7 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
     Reason.WRONG_ENVIRONMENT: ProblemType(
         403, "Wrong environment", "Credentials of this environment are not accepted here.", 4403
     ),
+    Reason.FORBIDDEN: ProblemType(403, "Forbidden", "The application does not allow this request.", 4403),
     Reason.ROUTE_NOT_FOUND: ProblemType(404, "Not found", "There is nothing at this path for this method.", 4404),
     Reason.RATE_LIMITED: ProblemType(
         429, "Rate limit exceeded", "A limit on requests is reached: see `violated_policies`.", 4429
@@ -93,7 +94,7 @@ class Problem:
 def problem_for(denied: Denied, request_id: bytes) -> Problem:
     """Return the response to a *denied* request."""
     row = PROBLEMS[denied.reason]
-    body = problem_body(str(denied.reason), row.status, row.title, row.detail, request_id)
+    body = problem_body(str(denied.reason), row.status, row.title, denied.message or row.detail, request_id)
     headers: list[tuple[bytes, bytes]] = []
     if row.error is not None:
         headers.append((b"www-authenticate", challenge_for(row, denied.missing)))

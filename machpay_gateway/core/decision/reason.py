@@ -13,6 +13,7 @@ class Reason(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     WRONG_ENVIRONMENT = "wrong_environment"
+    FORBIDDEN = "forbidden"
     ROUTE_NOT_FOUND = "route_not_found"
     RATE_LIMITED = "rate_limited"
     CONCURRENCY_LIMITED = "concurrency_limited"

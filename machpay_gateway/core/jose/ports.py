@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from machpay_gateway.core.decision.credential import ApiKey, Proof, SignedToken
+from machpay_gateway.core.decision.credential import ApiKey, CustomCredential, Proof, SignedToken
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.jose.session import SessionToken
 from machpay_gateway.core.jose.signing import SigningKey
@@ -62,6 +62,13 @@ class TokenVerifier(Protocol):
 
     async def close(self) -> None:
         """Close every connection."""
+
+
+class CredentialIdentifier(TokenVerifier, Protocol):
+    """A verifier of tokens that also knows the credentials of the application. Raises Unavailable."""
+
+    async def identify(self, credential: CustomCredential, now: float) -> Principal | str:
+        """Return the principal of *credential*, or the reason, for the log, why there is none."""
 
 
 class ProofVerifier(Protocol):

@@ -12,7 +12,7 @@ from typing import Literal
 import orjson
 
 ActorKind = Literal[
-    "operator", "application", "api_key", "session", "oauth", "jwt", "scanner", "user", "client", "anonymous"
+    "operator", "application", "api_key", "session", "oauth", "jwt", "custom", "scanner", "user", "client", "anonymous"
 ]
 
 

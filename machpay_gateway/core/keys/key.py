@@ -177,6 +177,11 @@ def checksum(body: bytes) -> bytes:
     return base62(zlib.crc32(body), _CHECKSUM_LENGTH).encode()
 
 
+def has_secret_format(secret: bytes) -> bool:
+    """Tell whether *secret* has the format of our secrets, whatever its checksum."""
+    return _SECRET.fullmatch(secret) is not None
+
+
 def secret_environment(secret: bytes) -> str | None:
     """Return the environment in the prefix of *secret*, or None if its format or checksum is wrong."""
     if not (match := _SECRET.fullmatch(secret)):
