@@ -11,6 +11,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.problem import PROBLEMS, challenge_for
 from machpay_gateway.core.decision.reason import Reason
@@ -55,5 +56,5 @@ def _refusal(
     row = PROBLEMS[reason]
     if connection.scope["type"] == "websocket":
         return WebSocketException(row.close_code, str(reason))
-    challenge = challenge_for(row, missing).decode()
+    challenge = challenge_for(row, missing, MACHPAY.realm).decode()
     return HTTPException(row.status, row.detail, {"WWW-Authenticate": challenge})

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import NamedTuple
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.credential import (
     ApiKey,
     BoundToken,
@@ -114,6 +115,7 @@ class Gate:
         proofs: ProofVerifier | None = None,
         identifier: CredentialIdentifier | None = None,
         hooks: CheckHooks | None = None,
+        brand: Brand = MACHPAY,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Decide by *policy*. *clock* is in seconds since the epoch.
@@ -127,6 +129,7 @@ class Gate:
         self._tokens: TokenVerifier | None = tokens if identifier is None else identifier
         self._identifier = identifier
         self._hooks = hooks
+        self._brand = brand
         self._failures = failures
         self._lookups = failures.scaled(_LOOKUPS)
         self._proofs = proofs
@@ -148,6 +151,7 @@ class Gate:
             shedder=self._shedder,
             identifier=self._identifier,
             hooks=self._hooks,
+            brand=self._brand,
             clock=self._clock,
         )
 
@@ -309,7 +313,9 @@ class Gate:
         return PendingIdentity(facts, route, token, is_counted=True, is_bound=is_bound)
 
     def _credential_of(self, token: bytes) -> ApiKey | SignedToken | CustomCredential | Unreadable:
-        return credential_of(token) if self._identifier is None else custom_credential_of(token)
+        if self._identifier is not None:
+            return custom_credential_of(token, self._brand)
+        return credential_of(token, self._brand)
 
     def _may_be_good(self, credential: ApiKey | SignedToken | CustomCredential | Unreadable) -> bool:
         """Tell whether a look-up could accept *credential*: its checksum is right, or its issuer is accepted."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.restored_records import RestoredRecords
@@ -156,6 +157,7 @@ class Gateway:
     trust: Trust
     page_guard: PageGuard | None
     request_ids: Iterator[bytes]
+    brand: Brand
     legacy_headers: bool  # of the settings: one look-up for each response
     failures: Failures
     limiter: Limiter

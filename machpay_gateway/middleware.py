@@ -18,6 +18,7 @@ from machpay_gateway.core.usage.counters import ALLOWED
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
 from machpay_gateway.web.headers import refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
@@ -64,6 +65,7 @@ class MachPayAuth:
         try:
             self.gateway = gateway or ConfiguredGateway(**options)
             self.trust = trust or self.gateway.trust
+            self._problem_pages = problem_pages(self.gateway.brand)
             self._streams = StreamWatch(self.gateway.gate.recheck)
         except ConfigurationError as exc:
             if not _inside_event_loop():
@@ -109,6 +111,8 @@ class MachPayAuth:
             return
         principal, admission, route = decision
         caller = None if principal is ANONYMOUS else principal
+        if route is PROBLEM_ROUTE:
+            serve = self._problem_pages
         held: Lease | None = None
         outcome: RequestOutcome = ALLOWED
         if admission is not None:
@@ -233,7 +237,7 @@ class MachPayAuth:
     ) -> None:
         self.gateway.refusals.add(facts, denied)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
-        problem = problem_for(denied, facts.request_id)
+        problem = problem_for(denied, facts.request_id, self.gateway.brand)
         try:
             await send_problem(scope, receive, send, problem, headers)
         finally:

@@ -27,6 +27,7 @@ from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cook
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
+from machpay_gateway.problem_pages import problem_paths
 from machpay_gateway.settings import Options, Settings
 from machpay_gateway.settings.console import CONSOLE_PATH
 from machpay_gateway.web.lifespan import Resource, run_lifespan
@@ -63,7 +64,7 @@ def own_branches(settings: Settings) -> frozenset[str]:
 
     Whole branches: unknown paths below the key API's are 404, even if the application has them.
     """
-    return frozenset("/".join(_path(route).split("/")[:3]) for route in served_routes(settings))
+    return _branches(settings) | problem_paths(settings.brand)
 
 
 def create_app(
@@ -97,7 +98,7 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
 
         # By exact path: an issuer at /v1 has endpoints below /v1/oauth, beside the key API.
         at = dict.fromkeys(map(_path, _oauth_routes(gateway.settings.oauth)), oauth_app(gateway))
-    below = dict.fromkeys(own_branches(gateway.settings), own)
+    below = dict.fromkeys(_branches(gateway.settings), own)
     if gateway.settings.console is not None:
         from machpay_gateway.console.app import console_app  # noqa: PLC0415 - as for its routes
 
@@ -162,7 +163,10 @@ class _ControlPlaneApp(MachPayAuth):
             return None
         path = path_of(scope)
         host, forwarded_host = hosts_of(scope, self.trust)
-        return pages.refusal(path, host, forwarded_host, is_ours=self._branches.app_for(path or "") is not None)
+        return pages.refusal(path, host, forwarded_host, is_ours=self._is_ours(path or ""))
+
+    def _is_ours(self, path: str) -> bool:
+        return self._branches.app_for(path) is not None or path in problem_paths(self.gateway.brand)
 
     async def _refuse_page(self, scope: Scope, receive: Receive, send: Send, detail: str) -> None:
         began_at = perf_counter()
@@ -253,6 +257,10 @@ def _setting_none_of_our_cookies(send: Send) -> Send:
         return send(message)
 
     return send_on
+
+
+def _branches(settings: Settings) -> frozenset[str]:
+    return frozenset("/".join(_path(route).split("/")[:3]) for route in served_routes(settings))
 
 
 def _path(route: Route) -> str:

@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 
 from machpay_gateway import Principal
 from machpay_gateway.admin.operations import OWN_ROUTES
-from machpay_gateway.admin.problems import CODES
 from machpay_gateway.cli.main import cli
+from machpay_gateway.core.api_problems import API_PROBLEMS
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, ENVIRONMENTS, mint_secret
 from machpay_gateway.core.limits.rate import TIERS
@@ -90,7 +90,7 @@ def test_the_kinds_of_usage_are_listed_in_order() -> None:
 
 def test_the_tables_of_the_key_api_are_complete() -> None:
     told = {cells[0].strip("`"): cells[1] for cells in rows(ROOT / "docs" / "key-api.md")}
-    problems = {code: str(int(status)) for code, (status, _) in CODES.items()}
+    problems = {code: str(int(status)) for code, (status, _, _) in API_PROBLEMS.items()}
     access = {route.match: "public" if route.public else f"`{route.requires}`" for route in OWN_ROUTES}
     assert told == {match: "any" if scopes == "``" else scopes for match, scopes in access.items()} | problems
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 
@@ -23,9 +23,12 @@ from machpay_gateway.admin.problems import ProblemError, problem_response
 from machpay_gateway.admin.request import AdminRequest
 from machpay_gateway.admin.request_body import parse_query, read_body
 from machpay_gateway.core.accounts.management import may_manage
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.errors import InputError, KeyLimitReached, NotPermitted, StateError, StoreUnavailable
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.web.request_facts import facts_of
+
+ExceptionHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Starlette:
@@ -33,6 +36,7 @@ def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Star
     by_path: dict[str, dict[str, Operation]] = defaultdict(dict)
     for operation in OPERATIONS:
         by_path[operation.path][operation.method] = operation
+    problem_handler = _problem_handler(gateway.brand)
     routes = [
         Route(path, _endpoint(gateway, operations, clock), methods=list(operations))
         for path, operations in by_path.items()
@@ -43,7 +47,7 @@ def key_api(gateway: Gateway, *, clock: Callable[[], float] = time.time) -> Star
             Route(DESCRIPTION_PATH, _openapi_endpoint(gateway)),
             Route(LEAKS_PATH, leaks_endpoint(gateway, clock), methods=["POST"]),
         ],
-        exception_handlers={ProblemError: _problem_handler, HTTPException: _routing_handler},
+        exception_handlers={ProblemError: problem_handler, HTTPException: _routing_handler(problem_handler)},
     )
     app.router.redirect_slashes = False  # a path with a trailing slash is a different path
     return app
@@ -88,16 +92,23 @@ def _openapi_endpoint(gateway: Gateway) -> Endpoint:
     return describe
 
 
-async def _problem_handler(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls it for no other class
-    return problem_response(error, facts_of(request.scope).request_id)
+def _problem_handler(brand: Brand) -> ExceptionHandler:
+    async def handle(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)  # noqa: S101 - Starlette calls it for no other class
+        return problem_response(error, facts_of(request.scope).request_id, brand)
+
+    return handle
 
 
-async def _routing_handler(request: Request, error: Exception) -> Response:
-    """Return 404 for an unknown path, or 405 with the methods that the path has (RFC 9110 §15.5.6)."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - as above
-    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return await _problem_handler(request, ProblemError("not_found", "There is nothing at this path."))
-    response = await _problem_handler(request, ProblemError("method_not_allowed", "See the Allow header."))
-    response.headers.update(error.headers or {})
-    return response
+def _routing_handler(problem_handler: ExceptionHandler) -> ExceptionHandler:
+    """Return the handler of 404 for an unknown path, and 405 with the methods that the path has (RFC 9110 §15.5.6)."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - as above
+        if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+            return await problem_handler(request, ProblemError("not_found", "There is nothing at this path."))
+        response = await problem_handler(request, ProblemError("method_not_allowed", "See the Allow header."))
+        response.headers.update(error.headers or {})
+        return response
+
+    return handle

@@ -11,9 +11,9 @@ from pydantic.json_schema import JsonSchemaMode
 from machpay_gateway.admin import leaks
 from machpay_gateway.admin.idempotency import HEADER, MAX_LENGTH
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
-from machpay_gateway.admin.problems import CODES
 from machpay_gateway.admin.responses import ProblemDocument
 from machpay_gateway.core.accounts.management import Manager, Role, may_manage
+from machpay_gateway.core.api_problems import API_PROBLEMS
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import PROXY_REASONS, Reason
 
@@ -32,7 +32,7 @@ _TOKEN = Manager("session", role=Role.TOKEN)
 _REFUSALS = [str(reason) for reason in Reason if reason not in {Reason.ROUTE_NOT_FOUND, *PROXY_REASONS}]
 # A code that is in both tables has the same status in both.
 _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
-    code: int(status) for code, (status, _) in CODES.items()
+    code: int(status) for code, (status, _, _) in API_PROBLEMS.items()
 }
 
 

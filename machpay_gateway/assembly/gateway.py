@@ -33,6 +33,7 @@ from machpay_gateway.core.limits.rate import parse_rate
 from machpay_gateway.gate import Gate
 from machpay_gateway.gateway import Gateway, Lifecycle
 from machpay_gateway.log_throttle import LogThrottle
+from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_paths
 from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.stores.cache import KeyCache
@@ -139,12 +140,14 @@ class ConfiguredGateway(Gateway):
                 proofs=proofs,
                 identifier=identifier,
                 hooks=hooks_for(settings),
+                brand=settings.brand,
             ),
             restored=restored,
             shedder=shedder,
             trust=Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode()),
             page_guard=None if hosts is None else PageGuard(hosts),
             request_ids=request_ids(os.urandom(8)),
+            brand=settings.brand,
             legacy_headers=settings.legacy_headers,
             failures=failures,
             limiter=limiter,
@@ -201,4 +204,5 @@ def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries:
         environments=served,
         scopes=settings.scopes,
         own_routes=[route.within(frozenset(settings.environments)) for route in own_routes],
+        pages=dict.fromkeys(problem_paths(settings.brand), PROBLEM_ROUTE),
     )

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from machpay_gateway.console.assets import asset_path
 from machpay_gateway.console.formatting import FILTERS
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.web.request_facts import facts_of
 from machpay_gateway.web.templates import Pages
@@ -18,11 +19,11 @@ _LOADS = {"script-src": "'self'", "style-src": "'self'", "img-src": "'self'", "c
 
 
 class ConsolePages:
-    """Renders the templates of a Console with these *settings*."""
+    """Renders the templates of a Console with these *settings*, under the name of *brand*."""
 
-    def __init__(self, settings: ConsoleSettings) -> None:
+    def __init__(self, settings: ConsoleSettings, brand: Brand) -> None:
         self.settings = settings
-        self._pages = Pages(_TEMPLATES, loads=_LOADS, filters=FILTERS)
+        self._pages = Pages(_TEMPLATES, loads=_LOADS, filters=FILTERS, brand=brand.name)
 
     def render(
         self, request: Request, template: str, values: Mapping[str, object], *, status: int = HTTPStatus.OK

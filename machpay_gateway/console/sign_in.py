@@ -35,7 +35,7 @@ class SignInPages:
 
     def __init__(self, gateway: Gateway, settings: ConsoleSettings) -> None:
         self._gateway = gateway
-        self.pages = ConsolePages(settings)
+        self.pages = ConsolePages(settings, gateway.brand)
         # The authorization server uses the same cookies: on a shared host, one sign-in is enough.
         self._session = Cookie.of("session", is_secure=settings.is_secure)
         self._form = Cookie.of("form", is_secure=settings.is_secure)

@@ -8,7 +8,6 @@ from machpay_gateway.core.keys.key import KeyRecord, KeyStatus
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, OAuthClient
 
 _MAX_LISTED = 50  # the newest; the page of any key links here
-_PLACEHOLDER = "sk_live_…"
 _EXECUTE = "POST /v1/skills/execute"
 
 
@@ -16,12 +15,14 @@ async def show(request: PageRequest) -> Response:
     """Show the snippets for the chosen key and app."""
     key, client = await _load_key(request), await _find_client(request)
     settings, gateway = request.pages.settings, request.gateway
-    secret = _PLACEHOLDER if key is None else key.masked
+    placeholder = f"{gateway.brand.prefix}_live_…"
+    secret = placeholder if key is None else key.masked
     has_skills = any(route.match == _EXECUTE for route in gateway.policy.routes)
     oauth = gateway.settings.oauth
     return request.render(
         "start.html",
         key=key,
+        placeholder=placeholder,
         keys=await _key_choices(request, key),
         env=dotenv(settings.api_url, secret),
         calls=first_calls(settings.api_url, secret, has_skills=has_skills),

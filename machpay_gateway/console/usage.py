@@ -43,7 +43,7 @@ async def show(request: PageRequest) -> Response:
         texts=usage_texts(overview, limits),
         labels={} if limits is None else limits.labels,
         meters=None if limits is None else limits.meters,
-        tables=usage_tables(overview),
+        tables=usage_tables(overview, request.gateway.brand),
     )
 
 
@@ -51,7 +51,7 @@ async def show_json(request: PageRequest) -> Response:
     """Return what the page's script updates the page with."""
     query = await _parse_query(request)
     overview, limits = await _load_overview(request, query)
-    body = orjson.dumps(usage_json(overview, limits))
+    body = orjson.dumps(usage_json(overview, limits, request.gateway.brand))
     return Response(body, media_type="application/json", headers=_JSON_HEADERS)
 
 

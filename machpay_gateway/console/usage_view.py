@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from machpay_gateway.console.formatting import format_count, format_milliseconds, format_minute
-from machpay_gateway.core.decision.problem import TYPE_BASE
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.limits.admission import STALE, LimiterUnavailable, Remaining, Stale
 from machpay_gateway.core.limits.plan import LimitPolicy, Plan
 from machpay_gateway.core.text import format_moment
@@ -141,7 +141,7 @@ def usage_texts(overview: Overview, limits: KeyLimits | None) -> Mapping[str, st
     }
 
 
-def usage_tables(overview: Overview) -> Mapping[str, UsageTable]:
+def usage_tables(overview: Overview, brand: Brand) -> Mapping[str, UsageTable]:
     """Return the tables of the page by name."""
     requests = overview.total.requests
     routes, groups = ("Route", "Requests", "Share", "Refused", "p95"), [str(group) for group in OutcomeGroup]
@@ -159,7 +159,7 @@ def usage_tables(overview: Overview) -> Mapping[str, UsageTable]:
                 TableColumn("Kind", is_number=False),
                 TableColumn("Description", is_number=False),
             ],
-            [_outcome_row(outcome, count, requests) for outcome, count in overview.outcomes],
+            [_outcome_row(outcome, count, requests, brand) for outcome, count in overview.outcomes],
         ),
         "buckets": UsageTable(
             [TableColumn("From (UTC)", is_number=False), *map(TableColumn, ("Requests", *groups, *QUANTILES))],
@@ -168,7 +168,7 @@ def usage_tables(overview: Overview) -> Mapping[str, UsageTable]:
     }
 
 
-def usage_json(overview: Overview, limits: KeyLimits | None) -> Mapping[str, object]:
+def usage_json(overview: Overview, limits: KeyLimits | None, brand: Brand) -> Mapping[str, object]:
     """Return what scripts update the page with: times in seconds since the epoch, latencies in milliseconds."""
     points, total = overview.points, overview.total
     return {
@@ -185,7 +185,7 @@ def usage_json(overview: Overview, limits: KeyLimits | None) -> Mapping[str, obj
         },
         "told": usage_texts(overview, limits),
         "meters": {} if limits is None else limits.meters,
-        "tables": {name: table.rows for name, table in usage_tables(overview).items()},
+        "tables": {name: table.rows for name, table in usage_tables(overview, brand).items()},
     }
 
 
@@ -222,9 +222,9 @@ def _route_row(route: str, usage: UsageSum, requests: int) -> list[TableCell]:
     return [TableCell(text) for text in cells]
 
 
-def _outcome_row(outcome: Outcome, count: int, requests: int) -> list[TableCell]:
+def _outcome_row(outcome: Outcome, count: int, requests: int, brand: Brand) -> list[TableCell]:
     return [
-        TableCell(outcome.name, href="" if outcome.reason is None else f"{TYPE_BASE}{outcome.reason}"),
+        TableCell(outcome.name, href="" if outcome.reason is None else brand.problem_type(outcome.reason)),
         TableCell(str(outcome.status or "none")),
         TableCell(format_count(count)),
         TableCell(_format_share(count, requests)),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.forwarded import client_address
@@ -33,7 +34,9 @@ def check_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def parse_check_request(scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes]) -> CheckRequest:
+def parse_check_request(
+    scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes], brand: Brand
+) -> CheckRequest:
     """Return the parsed check request of a trusted proxy in *scope*. Never raises for what its client sends."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     peer = scope["client"][0]
@@ -56,7 +59,7 @@ def parse_check_request(scope: Scope, dialect: Dialect, trust: Trust, ids: Itera
         facts = facts._replace(preflight_for=preflight_method(facts.method, origin, requested, has_body=False))
     # Some proxies keep the client's Host in the check request; none sends check requests to a host of pages.
     host = b",".join(_values(headers, b"host") + _values(headers, b"x-forwarded-host")) or None
-    return CheckRequest(facts, _fault(method, target, headers), host)
+    return CheckRequest(facts, _fault(method, target, headers, brand), host)
 
 
 def _method_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
@@ -75,13 +78,13 @@ def _target_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, by
     return raw.removeprefix(ours) if raw.startswith(ours) else None
 
 
-def _fault(method: bytes | None, target: bytes | None, headers: Sequence[tuple[bytes, bytes]]) -> str:
+def _fault(method: bytes | None, target: bytes | None, headers: Sequence[tuple[bytes, bytes]], brand: Brand) -> str:
     if method is None:
         return "the proxy does not send the method exactly once"
     if target is None:
         return "the proxy does not send the URI exactly once"
     # They would reach the upstream and impersonate a caller: forward-auth cannot remove headers from the request.
-    if any(is_identity_name(name.decode("latin-1")) for name, _ in headers):
+    if any(is_identity_name(name.decode("latin-1"), brand.header_prefix) for name, _ in headers):
         return "the request has identity headers of its own"
     return ""
 

@@ -11,7 +11,6 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
-from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.usage.outcome import outcome_of, outcome_of_refusal
 from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
@@ -45,7 +44,7 @@ class ForwardAuth:
             denied = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may send check requests")
             await self._refuse(scope, receive, send, facts, denied, began_at=began_at)
             return
-        check = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids)
+        check = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids, gateway.brand)
         facts = check.facts
         decision = self._refusal(check) or await gateway.gate.decide(facts)
         gateway.steps.count_decision(began_at, None, perf_counter())
@@ -83,9 +82,13 @@ class ForwardAuth:
             *response_headers(admission, facts.request_id, self._gateway.legacy_headers),
         ]
         if isinstance(principal, Principal):
-            headers += ((name.lower().encode(), value.encode()) for name, value in identity_fields(principal))
+            brand = self._gateway.brand
+            headers += (
+                (name.lower().encode(), value.encode())
+                for name, value in identity_fields(principal, brand.header_prefix)
+            )
             if (assertions := self._gateway.assertions) is not None:
-                headers.append((ASSERTION_HEADER.lower().encode(), assertions.token_for(principal, time())))
+                headers.append((brand.assertion_header.lower().encode(), assertions.token_for(principal, time())))
         try:
             await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
             await send({"type": "http.response.body", "body": b""})
@@ -106,7 +109,7 @@ class ForwardAuth:
     ) -> None:
         self._gateway.refusals.add(facts, denied)
         added = refusal_headers(denied, legacy=self._gateway.legacy_headers)
-        problem = problem_for(denied, facts.request_id)
+        problem = problem_for(denied, facts.request_id, self._gateway.brand)
         adapted = problem if dialect is None else dialect.adapt(problem)
         try:
             await send_problem(scope, receive, send, adapted, added)

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 def token_endpoint(gateway: Gateway) -> Endpoint:
     """Return the endpoint that issues tokens."""
+    realm = gateway.brand.realm
 
     async def issue(request: ClientRequest, address: int | None) -> Response:
         response = await gateway.token_issuance.issue(request)
@@ -51,18 +52,19 @@ def token_endpoint(gateway: Gateway) -> Endpoint:
             # This slows down guessing from one address, and good tokens from other addresses still work. It leaves out
             # authenticated clients: they present what their visitors send, who could lock them out that way.
             gateway.failures.count(address, time.time())
-        return refusal_response(response)
+        return refusal_response(response, realm)
 
     return _for_clients(gateway, issue)
 
 
 def revocation_endpoint(gateway: Gateway) -> Endpoint:
     """Return the endpoint that revokes tokens. One that is unknown or not the client's gets the same response."""
+    realm = gateway.brand.realm
 
     async def revoke(request: ClientRequest, _address: int | None) -> Response:
         token = request.parameters.get("token")
         if token is None:
-            return refusal_response(_MISSING_TOKEN)
+            return refusal_response(_MISSING_TOKEN, realm)
         await gateway.revocation.revoke_token(request.client, token, request.actor)
         return json_response({})
 
@@ -71,16 +73,17 @@ def revocation_endpoint(gateway: Gateway) -> Endpoint:
 
 def introspection_endpoint(gateway: Gateway) -> Endpoint:
     """Return the endpoint that describes a client's own tokens."""
+    realm = gateway.brand.realm
 
     async def introspect(request: ClientRequest, _address: int | None) -> Response:
         if request.client.is_public:
             # RFC 7662 §2.1: the caller must authenticate, or anybody could try out tokens here.
             return refusal_response(
-                OAuthRefusal(OAuthErrorCode.INVALID_CLIENT, "a public client cannot prove that it may ask")
+                OAuthRefusal(OAuthErrorCode.INVALID_CLIENT, "a public client cannot prove that it may ask"), realm
             )
         token = request.parameters.get("token")
         if token is None:
-            return refusal_response(_MISSING_TOKEN)
+            return refusal_response(_MISSING_TOKEN, realm)
         return json_response(await gateway.revocation.introspect(request.client, token))
 
     return _for_clients(gateway, introspect)
@@ -88,19 +91,19 @@ def introspection_endpoint(gateway: Gateway) -> Endpoint:
 
 def _for_clients(gateway: Gateway, handle: Callable[[ClientRequest, int | None], Awaitable[Response]]) -> Endpoint:
     """Return an endpoint that authenticates the client and passes its request, and address, on to *handle*."""
-    throttle = LogThrottle(logger)
+    throttle, realm = LogThrottle(logger), gateway.brand.realm
 
     async def endpoint(http: Request) -> Response:
         try:
             request = await authenticate_client(http, gateway)
             if isinstance(request, OAuthRefusal):
-                return refusal_response(request)
+                return refusal_response(request, realm)
             return await handle(request, facts_of(http.scope).address)
         except Unavailable:
-            return refusal_response(_STORE_UNAVAILABLE)
+            return refusal_response(_STORE_UNAVAILABLE, realm)
         except ConfigurationError as exc:
             throttle.log(logging.ERROR, "A token could not be signed: %s", exc)
-            return refusal_response(_CANNOT_SIGN)
+            return refusal_response(_CANNOT_SIGN, realm)
 
     return endpoint
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.responses import Response
 
 from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.oauth.authorization_request import AuthorizationRequest
 from machpay_gateway.core.oauth.redirect_uri import origin_source
 from machpay_gateway.core.oauth.scope_descriptions import describe_scope
@@ -18,10 +19,10 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 class OAuthPages:
-    """Renders the pages of the authorization server with *settings*."""
+    """Renders the pages of the authorization server with *settings*, under the name of *brand*."""
 
-    def __init__(self, settings: OAuthSettings) -> None:
-        self._pages = Pages(_TEMPLATES)
+    def __init__(self, settings: OAuthSettings, brand: Brand) -> None:
+        self._pages = Pages(_TEMPLATES, brand=brand.name)
         self._settings = settings
 
     def sign_in(

@@ -16,7 +16,6 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from machpay_gateway.core.decision.problem import REALM
 from machpay_gateway.core.errors import InputError, Unavailable
 from machpay_gateway.core.limits.admission import AdmissionRequest, Exceeded, LimiterUnavailable, take_and_release
 from machpay_gateway.core.limits.plan import tier_plan
@@ -54,7 +53,7 @@ def registration_endpoint(gateway: Gateway) -> Callable[[Request], Awaitable[Res
             response = OAuthRefusal(
                 OAuthErrorCode.TEMPORARILY_UNAVAILABLE, "registration is temporarily unavailable", 1.0
             )
-        return refusal_response(response) if isinstance(response, OAuthRefusal) else response
+        return refusal_response(response, gateway.brand.realm) if isinstance(response, OAuthRefusal) else response
 
     return register
 
@@ -72,16 +71,15 @@ class _Registration:
     async def respond(self, request: Request) -> Response | OAuthRefusal:
         """Register a client and return the response, or why it is refused. Raises InputError, Unavailable."""
         if self._token_digest is not None and "authorization" not in request.headers:
-            response = refusal_response(
-                OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "registration needs an initial access token")
-            )
+            realm = self._gateway.brand.realm
+            refusal = OAuthRefusal(OAuthErrorCode.INVALID_TOKEN, "registration needs an initial access token")
+            response = refusal_response(refusal, realm)
             # RFC 6750 §3.1: a request without credentials gets no error code in its challenge.
-            response.headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"'
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{realm}"'
             return response
         # The token first: a caller without it must not use up the limit of others in its address block.
-        refusal = self._unauthorized(request) or await self._over_limit(request)
-        if refusal is not None:
-            return refusal
+        if (refused := self._unauthorized(request) or await self._over_limit(request)) is not None:
+            return refused
         metadata = await _read_metadata(request)
         return metadata if isinstance(metadata, OAuthRefusal) else await self._register(request, metadata)
 

@@ -231,7 +231,7 @@ class ClientConnection(ClientStream):
         self.will_close = True
         denied = Denied(fault.reason, fault.detail)
         request_id = self._context.next_request_id()
-        response, status = refusal(denied, request_id, legacy=False, closes=True)
+        response, status = refusal(denied, request_id, self._context.gateway.brand, legacy=False, closes=True)
         self._context.record_fault(self, request_id, denied, status)
         self.transport.write(response)
         if lingers:

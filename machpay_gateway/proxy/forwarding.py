@@ -251,6 +251,7 @@ class Forwarder(UpstreamHandler):
             forwarded_info(self.request, self._hops, client.scheme, is_trusted=client.is_trusted),
             self.principal,
             self.facts.request_id,
+            context.gateway.brand,
             authorization=self.facts.authorization if with_credentials else (),
             assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
             trace=b"" if context.traces is None else self._begin_trace(),
@@ -640,6 +641,7 @@ class Forwarder(UpstreamHandler):
         response, status = refusal(
             denied,
             self.facts.request_id,
+            self._context.gateway.brand,
             legacy=self._context.legacy_headers,
             closes=closes,
             minor=self.request.minor,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.core.network.trusted_headers import hyphenate, is_trusted_header
@@ -132,6 +133,7 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         passes_identity: bool = False,
         drops_trusted: bool = False,
         passed: frozenset[bytes] = frozenset(),
+        brand: Brand = MACHPAY,
     ) -> None:
         """Manage the fields in *managed*, by name in lower case. Identity headers are dropped unless *passes_identity*.
 
@@ -139,6 +141,7 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         """
         super().__init__()
         self._drops_trusted = drops_trusted
+        self._identity_prefix = brand.header_prefix
         self._passed = passed
         self._managed = managed
         self._passes_identity = passes_identity
@@ -168,7 +171,7 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         if self._passes_identity:
             return self._managed.get(name, PASS)
         text = name.decode("latin-1")
-        if is_identity_name(text):
+        if is_identity_name(text, self._identity_prefix):
             return DROP
         if (kind := self._managed.get(name)) is not None:
             return kind
@@ -182,7 +185,7 @@ class HeaderFields(dict[bytes, ManagedField | None]):
 
 
 def request_fields(
-    client_address_header: bytes, *, traced: bool = False, pass_headers: Iterable[str] = ()
+    client_address_header: bytes, *, traced: bool = False, pass_headers: Iterable[str] = (), brand: Brand = MACHPAY
 ) -> HeaderFields:
     """Return the rules for request headers; *client_address_header* (lower case) is honored from trusted proxies only.
 
@@ -191,7 +194,8 @@ def request_fields(
     """
     trace_fields = _TRACE_FIELDS if traced else {}
     managed = {**_REQUEST_FIELDS, **trace_fields, client_address_header: CLIENT_ADDRESS}
-    return HeaderFields(managed, drops_trusted=True, passed=frozenset(name.encode() for name in pass_headers))
+    passed = frozenset(name.encode() for name in pass_headers)
+    return HeaderFields(managed, drops_trusted=True, passed=passed, brand=brand)
 
 
 def response_fields() -> HeaderFields:

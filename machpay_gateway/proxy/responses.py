@@ -5,6 +5,7 @@ from functools import lru_cache
 from math import ceil
 from time import time
 
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.problem import problem_for
@@ -72,6 +73,7 @@ def switching_head(response: ResponseHead, added: bytes) -> bytes:
 def refusal(
     denied: Denied,
     request_id: bytes,
+    brand: Brand,
     *,
     legacy: bool,
     closes: bool,
@@ -84,7 +86,7 @@ def refusal(
     *closes* says that the connection closes after it; *minor* that the client speaks HTTP/1.1, where keep-alive is the
     default. If it was refused after its *admission*, the response has the quota of that.
     """
-    problem = problem_for(denied, request_id)
+    problem = problem_for(denied, request_id, brand)
     if admission is None:
         added = refusal_headers(denied, legacy=legacy)
     else:

@@ -4,9 +4,9 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.identity_headers import identity_fields
 from machpay_gateway.core.decision.principal import Anonymous, Principal
-from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.network.address import format_address
 from machpay_gateway.proxy.header_fields import lines_without
 from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
@@ -15,7 +15,6 @@ from machpay_gateway.web.request_facts import PEER_HEADER
 _VERSIONS = (b"1.0", b"1.1")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_ASSERTION = ASSERTION_HEADER.encode()
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_HEADER})
 _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 # They frame the request and route it. Connection must not remove them: a body would be read as requests.
@@ -50,6 +49,7 @@ def upstream_head(
     forwarded: ForwardedInfo,
     principal: Principal | Anonymous | None,
     request_id: bytes,
+    brand: Brand,
     *,
     authorization: tuple[bytes, ...] = (),
     assertion: bytes = b"",
@@ -60,10 +60,10 @@ def upstream_head(
     *assertion* is a signed statement about the caller, *trace* the lines of the trace context.
     """
     hops, scheme, host = forwarded
-    added = gateway_lines(principal, hops, scheme, request.host, host, request.minor)
+    added = gateway_lines(principal, hops, scheme, request.host, host, request.minor, brand.header_prefix)
     end = b"\r\n" + trace + request.framing
     if assertion:
-        end += b"%b: %b\r\n" % (_ASSERTION, assertion)
+        end += b"%b: %b\r\n" % (brand.assertion_header.encode(), assertion)
     for value in authorization:
         end += b"Authorization: %b\r\n" % value
     return b"".join((request.start, added, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
@@ -94,10 +94,12 @@ def gateway_lines(  # noqa: PLR0917 - a cache is cheapest with positional argume
     host: bytes | None,
     client_host: bytes | None,
     minor: int,
+    prefix: str,
 ) -> bytes:
     """Return the header lines that the gateway writes, without the last CR LF: Host, forwarding and identity headers.
 
-    *host* is the request's own, *client_host* the one that the client requested from a proxy in front of us.
+    *host* is the request's own, *client_host* the one that the client requested from a proxy in front of us. The names
+    of identity headers begin with *prefix*.
     """
     addresses = [None if address is None else format_address(address) for address in hops]
     # RFC 9112 §3.2: every request has a Host; it is empty if a client of HTTP/1.0 has sent none.
@@ -112,7 +114,7 @@ def gateway_lines(  # noqa: PLR0917 - a cache is cheapest with positional argume
     lines.append(b"Forwarded: " + ", ".join(elements).encode("latin-1"))
     lines.append(b"Via: " + _VERSIONS[minor] + b" " + PSEUDONYM)
     if isinstance(principal, Principal):
-        lines += (f"{name}: {value}".encode() for name, value in identity_fields(principal))
+        lines += (f"{name}: {value}".encode() for name, value in identity_fields(principal, prefix))
     return b"\r\n".join(lines)
 
 

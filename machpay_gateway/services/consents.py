@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from machpay_gateway.core.accounts.user import User
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.keys.audit import Actor, Change
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id, secret_digest
 from machpay_gateway.core.keys.ports import ChangedRecord
@@ -30,10 +31,12 @@ class Consents:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         invalidate: Invalidate,
+        brand: Brand = MACHPAY,
     ) -> None:
         self._store = store
         self._clock = clock
         self._entropy = entropy
+        self._brand = brand
         self._invalidate = invalidate
 
     async def is_given(self, request: AuthorizationRequest, user: User) -> bool:
@@ -44,7 +47,7 @@ class Consents:
     async def give(self, request: AuthorizationRequest, user: User, scopes: Scopes, actor: Actor) -> str:
         """Grant *scopes* to the client of *request* and return an authorization code."""
         grant = await self.grant_for(request.client, user.account_id, user.id, scopes, actor)
-        now, code = self._clock(), mint(OpaqueTokenKind.CODE, self._entropy(ENTROPY_BYTES))
+        now, code = self._clock(), mint(OpaqueTokenKind.CODE, self._entropy(ENTROPY_BYTES), self._brand.tag)
         await self._store.add_code(
             AuthorizationCode(
                 digest=secret_digest(code.encode()),

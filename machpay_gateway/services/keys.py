@@ -12,6 +12,7 @@ from functools import partial
 from typing import Literal
 
 from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_key_change
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.cap import KeyCap
@@ -85,6 +86,7 @@ class Keys:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         invalidate: Invalidate,
+        brand: Brand = MACHPAY,
     ) -> None:
         self._store = store
         self._known_scopes = frozenset(scopes)
@@ -93,6 +95,7 @@ class Keys:
         self._cap = KeyCap(tiers) if has_cap else None
         self._clock = clock
         self._entropy = entropy
+        self._brand = brand
         self._invalidate = invalidate
 
     async def create(  # noqa: PLR0913 - what a key is made of, by keyword
@@ -119,7 +122,7 @@ class Keys:
         now = self._clock()
         if environment not in ENVIRONMENTS:
             raise InputError(f"Environment {quote_value(environment)} does not exist: use live or test.")
-        secret = mint_secret(environment, self._entropy(ENTROPY_BYTES))
+        secret = mint_secret(environment, self._entropy(ENTROPY_BYTES), self._brand)
         record = KeyRecord(
             id=mint_id("key", self._entropy(ENTROPY_BYTES)),
             account_id=account_id,
@@ -234,7 +237,7 @@ class Keys:
             return replace(record, secrets=(_secret_record(secret_of(record), now), *previous), last_rotated_at=now)
 
         def secret_of(record: KeyRecord) -> str:
-            return mint_secret(record.environment, entropy)
+            return mint_secret(record.environment, entropy, self._brand)
 
         update = ManagedUpdate("key.rotate", ManagementAction.ISSUE_SECRET, actor, precondition)
         store_response = response_factory and _with_secret(response_factory, secret_of)
@@ -276,7 +279,7 @@ class Keys:
     async def inspect(self, secret: str) -> SecretInspection:
         """Return what *secret* is. For operators only: it looks into every account."""
         presented = secret.encode(errors="replace")
-        environment = secret_environment(presented)
+        environment = secret_environment(presented, self._brand)
         if environment is None:
             return SecretInspection(None)
         digest = secret_digest(presented)

@@ -53,6 +53,7 @@ class LazyServices:
             clock=time.time,
             entropy=os.urandom,
             invalidate=self.invalidate,
+            brand=self.settings.brand,
         )
 
     @cached_property
@@ -98,6 +99,7 @@ class LazyServices:
             clock=time.time,
             entropy=os.urandom,
             invalidate=self.invalidate,
+            brand=self.settings.brand,
         )
 
     @cached_property
@@ -105,7 +107,13 @@ class LazyServices:
         """The use cases on what users allow OAuth clients."""
         from machpay_gateway.services.consents import Consents
 
-        return Consents(self.store, clock=time.time, entropy=os.urandom, invalidate=self.invalidate)
+        return Consents(
+            self.store,
+            clock=time.time,
+            entropy=os.urandom,
+            invalidate=self.invalidate,
+            brand=self.settings.brand,
+        )
 
     @cached_property
     def revocation(self) -> "Revocation":
@@ -137,4 +145,5 @@ class LazyServices:
             scopes=self.policy.scopes,
             clock=time.time,
             entropy=os.urandom,
+            brand=self.settings.brand,
         )

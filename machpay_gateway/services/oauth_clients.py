@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_scopes
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
 from machpay_gateway.core.keys.key import (
@@ -61,11 +62,13 @@ class OAuthClients:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         invalidate: Invalidate,
+        brand: Brand = MACHPAY,
     ) -> None:
         self._store = store
         self.grantable = frozenset(scopes) - NEVER_GRANTED
         self._clock = clock
         self._entropy = entropy
+        self._brand = brand
         self._invalidate = invalidate
 
     async def create(  # noqa: PLR0913 - what a client is made of, by keyword
@@ -330,7 +333,7 @@ class OAuthClients:
         return client, secret
 
     def _mint_secret(self) -> str:
-        return mint(OpaqueTokenKind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES))
+        return mint(OpaqueTokenKind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES), self._brand.tag)
 
 
 def _creation(client: OAuthClient, actor: Actor) -> Change:
@@ -339,9 +342,7 @@ def _creation(client: OAuthClient, actor: Actor) -> Change:
 
 
 def _secret_record(secret: str, now: float) -> SecretRecord:
-    return SecretRecord(
-        secret_digest(secret.encode()), f"{OpaqueTokenKind.CLIENT_SECRET}…{secret[-4:]}", created_at=now
-    )
+    return SecretRecord(secret_digest(secret.encode()), f"{secret.rpartition('_')[0]}_…{secret[-4:]}", created_at=now)
 
 
 def _check_change(actor: Actor, before: OAuthClient, after: OAuthClient) -> None:

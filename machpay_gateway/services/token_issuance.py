@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.credential import Proof
 from machpay_gateway.core.keys.audit import Actor
 from machpay_gateway.core.keys.key import ENTROPY_BYTES, mint_id, secret_digest
@@ -84,6 +85,7 @@ class TokenIssuance:
         scopes: Collection[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
+        brand: Brand = MACHPAY,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -94,6 +96,7 @@ class TokenIssuance:
         self._scopes = frozenset(scopes)
         self._clock = clock
         self._entropy = entropy
+        self._brand = brand
 
     async def issue(self, request: ClientRequest) -> TokenResponse | OAuthRefusal:
         """Return the tokens that *request* gets, or why it gets none. Raises Unavailable, ConfigurationError."""
@@ -225,7 +228,7 @@ class TokenIssuance:
         """Return a new refresh token and its record, if the client gets any."""
         if REFRESH_TOKEN not in request.client.grant_types:
             return None, None
-        token = mint(OpaqueTokenKind.REFRESH_TOKEN, self._entropy(ENTROPY_BYTES))
+        token = mint(OpaqueTokenKind.REFRESH_TOKEN, self._entropy(ENTROPY_BYTES), self._brand.tag)
         return token, self._refresh_token_record(token, family, now)
 
     def _refresh_token_record(self, token: str, family: TokenFamily, now: float) -> RefreshToken:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
@@ -296,6 +297,10 @@ def _table_of(table_class: type[ProxySettings] | type[ServerSettings] | type[For
     return read
 
 
+def _brand(value: object, path: SettingPath, report: Report) -> object:
+    return parse_table(Brand, value, path, report) or MACHPAY
+
+
 def _from_text(value: object) -> object:
     """Return *value* as a flag or number if it is one in text, as the environment has it, else as it is."""
     if value in ("true", "false"):
@@ -338,4 +343,5 @@ FIELDS: Mapping[str, Reader] = {
     "secret_key_file": _path,
     "traces": _flag,
     "usage_seconds": _seconds(1, MINUTE.seconds),
+    "brand": _brand,
 }

@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.hooks import CheckHook, IdentifyHook
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.decision.route import Route
@@ -66,6 +67,7 @@ class Settings:
     secret_key_file: Path | None = None
     traces: bool = False
     usage_seconds: float = 5.0
+    brand: Brand = MACHPAY
 
     @property
     def page_hosts(self) -> PageHosts | None:
@@ -123,3 +125,4 @@ class Options(TypedDict, total=False):
     secret_key_file: str | PathLike[str] | None
     traces: bool
     usage_seconds: float
+    brand: Brand | Mapping[str, str | Sequence[str]]

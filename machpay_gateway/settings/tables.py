@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
@@ -31,7 +32,8 @@ Parsed = TypeVar(
     | AssertionSettings
     | ForwardAuthSettings
     | OAuthSettings
-    | ConsoleSettings,
+    | ConsoleSettings
+    | Brand,
 )
 _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Route: {"match": "GET /"},
@@ -47,6 +49,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     ForwardAuthSettings: {},
     OAuthSettings: {"issuer": "https://auth.example.com"},
     ConsoleSettings: {"url": "https://console.example.com"},
+    Brand: {},
 }
 _NESTED: Mapping[type, Mapping[str, type[RouteLimit | SharedLimits]]] = {
     Route: {"limit": RouteLimit},

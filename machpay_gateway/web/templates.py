@@ -17,7 +17,8 @@ class Pages:
     """The templates in *folder*.
 
     Each page has the folder's `style.css` inline, or loads what the policy directives in *loads* allow, as in
-    `{"script-src": "'self'"}`. *filters* are for the templates.
+    `{"script-src": "'self'"}`. *filters* are for the templates. *brand* is the name on
+    every page.
     """
 
     def __init__(
@@ -26,8 +27,10 @@ class Pages:
         *,
         loads: Mapping[str, str] | None = None,
         filters: Mapping[str, Callable[..., str]] | None = None,
+        brand: str,
     ) -> None:
         self._templates = _templates_in(folder, tuple((filters or {}).items()))
+        self._brand = brand
         self._style = "" if loads is not None else (folder / STYLE).read_text(encoding="utf-8")
         digest = b64encode(sha256(self._style.encode()).digest()).decode()
         self._loads = {"style-src": f"'sha256-{digest}'"} if loads is None else loads
@@ -45,7 +48,7 @@ class Pages:
 
         *sends_to* is an additional form target: browsers apply the policy to redirects after a form too.
         """
-        html = self._templates.get_template(name).render(values, style=self._style)
+        html = self._templates.get_template(name).render(values, style=self._style, brand=self._brand)
         return HTMLResponse(html, status, self._headers(sends_to, is_secure=is_secure))
 
     def _headers(self, sends_to: str, *, is_secure: bool) -> dict[str, str]:

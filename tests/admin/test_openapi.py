@@ -8,7 +8,7 @@ from schemathesis.specs.openapi import definitions
 
 from machpay_gateway.admin.openapi import openapi_document, schema_name
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
-from machpay_gateway.admin.problems import CODES
+from machpay_gateway.core.api_problems import API_PROBLEMS
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from tests.admin.conftest import Caller, in_memory, over
 from tests.admin.test_accounts import BODIES
@@ -137,7 +137,7 @@ def test_every_operation_states_its_scope_and_its_problems(operation: Operation)
     assert (f"`{operation.scopes}`" in documented.get("description", "")) is bool(operation.scopes)
     responses = documented["responses"]
     assert {str(operation.status), "400", "401", "403", "422", "429", "503"} <= responses.keys()
-    assert {str(int(CODES[code][0])) for code in operation.problems} <= responses.keys()
+    assert {str(int(API_PROBLEMS[code].status)) for code in operation.problems} <= responses.keys()
     assert ("413" in responses, "415" in responses) == (operation.body is not None,) * 2
     for status, response in responses.items():
         kind = "application/json" if status < "400" else "application/problem+json"

@@ -174,7 +174,7 @@ async def test_every_refusal_has_a_code_and_a_description(rig: Rig) -> None:
         "address_not_allowed": ["forbidden", "These credentials may not be used from this address."],
         "of_a_later_version": ["error", "The reason for this refusal is from another version."],
     }
-    assert '<a href="https://docs.machpay.xyz/problems/address_not_allowed">' in page.text
+    assert '<a href="/problems/address_not_allowed">' in page.text
 
 
 async def test_an_account_sees_its_own_usage_only(rig: Rig) -> None:

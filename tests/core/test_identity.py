@@ -1,5 +1,8 @@
+import re
+
 import pytest
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.identity_headers import identity_fields, is_identity_name
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.limits.rate import TIERS
@@ -25,7 +28,7 @@ def principal(
 
 
 def test_the_fields_of_a_key_are_complete() -> None:
-    assert dict(identity_fields(principal("api_key"))) == {
+    assert dict(identity_fields(principal("api_key"), MACHPAY.header_prefix)) == {
         "X-MachPay-Key-Id": "key_1",
         "X-MachPay-Account": "acc_1",
         "X-MachPay-Subject": "key_1",
@@ -36,7 +39,7 @@ def test_the_fields_of_a_key_are_complete() -> None:
 
 
 def test_the_fields_of_an_access_token_have_its_client_and_no_key() -> None:
-    assert dict(identity_fields(principal("oauth", "user_1", client="client_1"))) == {
+    assert dict(identity_fields(principal("oauth", "user_1", client="client_1"), MACHPAY.header_prefix)) == {
         "X-MachPay-Client": "client_1",
         "X-MachPay-Account": "acc_1",
         "X-MachPay-Subject": "user_1",
@@ -56,7 +59,7 @@ def test_the_fields_of_an_access_token_have_its_client_and_no_key() -> None:
     ],
 )
 def test_a_tokens_subject_cannot_inject_a_header(subject: str, expected: str) -> None:
-    fields = dict(identity_fields(principal("jwt", subject, account=None)))
+    fields = dict(identity_fields(principal("jwt", subject, account=None), MACHPAY.header_prefix))
     assert fields["X-MachPay-Subject"] == expected
     assert not {"X-MachPay-Key-Id", "X-MachPay-Account"} & set(fields)
 
@@ -74,4 +77,7 @@ def test_a_tokens_subject_cannot_inject_a_header(subject: str, expected: str) ->
     ],
 )
 def test_identity_header_names_are_recognized_in_every_spelling(name: str, *, is_ours: bool) -> None:
-    assert is_identity_name(name) is is_ours
+    assert is_identity_name(name, MACHPAY.header_prefix) is is_ours
+    assert is_identity_name(name, "X-Acme-") is is_ours, "an upstream may still read the names from before a brand"
+    branded = re.sub("machpay", "acme", name, flags=re.IGNORECASE)
+    assert is_identity_name(branded, "X-Acme-") is is_ours

@@ -2,6 +2,7 @@ from http import HTTPStatus
 
 import pytest
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.problem import PROBLEMS, Problem, problem_for, whole_seconds
 from machpay_gateway.core.decision.reason import Reason
@@ -11,7 +12,7 @@ from machpay_gateway.core.limits.rate import CONCURRENCY, TIERS
 
 
 def told(reason: Reason, **more: object) -> Problem:
-    return problem_for(Denied(reason, **more), b"req-1")  # type: ignore[arg-type]  # as Denied has them
+    return problem_for(Denied(reason, **more), b"req-1", MACHPAY)  # type: ignore[arg-type]  # as Denied has them
 
 
 def header(problem: Problem, name: bytes) -> bytes | None:
@@ -52,7 +53,7 @@ def test_each_reason_has_its_status_and_close_code(reason: str, status: int, clo
     assert (problem.status, problem.close_code) == (status, close_code)
     assert problem.body["status"] == status
     assert problem.body["code"] == reason
-    assert problem.body["type"] == f"https://docs.machpay.xyz/problems/{reason}"
+    assert problem.body["type"] == f"/problems/{reason}"
     assert problem.body["request_id"] == "req-1"
     assert problem.body["title"]
     assert problem.body["detail"]
@@ -96,7 +97,7 @@ def test_every_401_has_a_challenge_and_nothing_else_but_400_and_403_has_one(reas
     ],
 )
 def test_a_challenge_is_rfc_6750s(denied: Denied, challenge: str) -> None:
-    assert header(problem_for(denied, b"x"), b"www-authenticate") == challenge.encode()
+    assert header(problem_for(denied, b"x", MACHPAY), b"www-authenticate") == challenge.encode()
 
 
 @pytest.mark.parametrize("reason", [Reason.ADDRESS_NOT_ALLOWED, Reason.ROUTE_NOT_FOUND, Reason.RATE_LIMITED])

@@ -15,8 +15,8 @@ import orjson
 import pytest
 import yaml
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.identity_headers import identity_fields
-from machpay_gateway.core.jose.assertion import HEADER as ASSERTION_HEADER
 from machpay_gateway.core.network.address import parse_address
 from machpay_gateway.serving.servable import check_servable
 from machpay_gateway.settings import Settings, load_settings
@@ -142,7 +142,10 @@ def test_a_job_of_the_manifests_migrates_and_no_pod_that_serves() -> None:
 @pytest.mark.parametrize("name", ["nginx", "traefik", "caddy"])  # Envoy's hands on all that begin so
 def test_every_identity_header_is_passed_on(name: str) -> None:
     texts = "".join((DEPLOY / file).read_text() for file in KINDS[name].files).lower()
-    for header in [*(header for header, _ in identity_fields(principal())), ASSERTION_HEADER]:
+    for header in [
+        *(header for header, _ in identity_fields(principal(), MACHPAY.header_prefix)),
+        MACHPAY.assertion_header,
+    ]:
         assert header.lower() in texts
 
 

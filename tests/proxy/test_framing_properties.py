@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.proxy.bodies import BodyFramingError, ChunkedBody, FixedLengthBody, chunk
 from machpay_gateway.proxy.framing import FramedRequest, incomplete_head_fault, read_request, read_response
@@ -120,7 +121,7 @@ def test_a_forwarded_request_is_exactly_one(head: bytes, credentials: bool) -> N
     request = came.head
     authorization = came.authorization if credentials else ()
     sent = upstream_head(
-        request, ForwardedInfo((1,), b"http", request.host), ANONYMOUS, b"id-1", authorization=authorization
+        request, ForwardedInfo((1,), b"http", request.host), ANONYMOUS, b"id-1", MACHPAY, authorization=authorization
     )
     body = b"abcde"[: request.length] if request.length is not None else b"3\r\nabc\r\n0\r\n\r\n"
     (seen,) = read_all(sent + (body if request.has_body else b""))

@@ -38,6 +38,8 @@ async def _answer(
             writer.write(piece)
             left -= len(piece)
             await writer.drain()
+    elif name == "head":
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(head), head))
     elif name == "echo":
         writer.write(SWITCH)
         while data := await reader.read(65536):

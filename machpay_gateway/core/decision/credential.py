@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.keys.key import has_secret_format, secret_digest, secret_environment
 
@@ -97,25 +98,28 @@ def _parse_scheme(value: bytes) -> bytes | BoundToken | Unreadable:
     return match[2] or b""
 
 
-def custom_credential_of(token: bytes) -> ApiKey | SignedToken | CustomCredential | Unreadable:
+def custom_credential_of(token: bytes, brand: Brand) -> ApiKey | SignedToken | CustomCredential | Unreadable:
     """Return the credential that *token* is by its shape where an application identifies credentials of its own.
 
     A secret of ours with a wrong checksum is mistyped, and nobody else's.
     """
-    credential = credential_of(token)
-    is_ours = not isinstance(credential, Unreadable) or has_secret_format(token)
+    credential = credential_of(token, brand)
+    is_ours = not isinstance(credential, Unreadable) or has_secret_format(token, brand)
     if is_ours or not _VISIBLE.fullmatch(token):
         return credential
     return CustomCredential(token.decode("ascii"), secret_digest(token))
 
 
-def credential_of(token: bytes) -> ApiKey | SignedToken | Unreadable:
-    """Return the credential that the bearer *token* is by its shape, or why it can be none."""
+def credential_of(token: bytes, brand: Brand = MACHPAY) -> ApiKey | SignedToken | Unreadable:
+    """Return the credential that the bearer *token* is by its shape, or why it can be none.
+
+    Secrets are those that *brand* accepts.
+    """
     if not _TOKEN68.fullmatch(token):
         return Unreadable(Reason.MALFORMED_REQUEST, "the bearer token is not a token68")
-    if token.startswith(b"sk_"):
-        if environment := secret_environment(token):
-            return ApiKey(environment, secret_digest(token))
+    if environment := secret_environment(token, brand):
+        return ApiKey(environment, secret_digest(token))
+    if token.startswith(b"sk_") or has_secret_format(token, brand):
         return Unreadable(Reason.INVALID_CREDENTIALS, "key with a wrong shape or checksum")
     if token.count(b".") == _JWT_DOTS:
         return SignedToken(token, secret_digest(token))

@@ -108,11 +108,13 @@ class Policy:
         scopes: Iterable[str] = (),
         own_routes: Iterable[Route] = (),
         anonymous: AnonymousLimits | None = None,
+        pages: Mapping[str, Route] | None = None,
     ) -> None:
         """Compile *routes*. *scopes* are names that keys may hold besides the default ones and those in routes.
 
         *own_routes* are those of the gateway's own APIs; *environments* do not narrow them. *anonymous* limits callers
-        of the other public routes. Raises ConfigurationError, for example for two routes that match the same requests.
+        of the other public routes. *pages* are public, by their paths, where no literal route is. Raises
+        ConfigurationError, for example for two routes that match the same requests.
         """
         served = frozenset(environments)
         self.routes = (*own_routes, *(route.within(served) for route in routes))
@@ -120,7 +122,7 @@ class Policy:
         self.tiers = dict(tiers)
         self.anonymous = anonymous
         # They limit what is costly themselves. Preflights are few from browsers, and many behind one address.
-        self._unlimited = {PREFLIGHT.match, *(route.match for route in own_routes)}
+        self._unlimited = {PREFLIGHT.match, *(route.match for route in (*own_routes, *(pages or {}).values()))}
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)
         self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
@@ -132,7 +134,7 @@ class Policy:
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
         self._literals = LiteralPaths(segment for route in self.routes for segment in route.literals)
         # A template without parameters is the most specific one, so most requests need one look-up only.
-        self.literal: Mapping[tuple[str, str | None], Route] = {
+        self.literal: dict[tuple[str, str | None], Route] = {
             (method, path): rule
             for route in self.routes
             if route.is_literal
@@ -140,6 +142,9 @@ class Policy:
             for method in self._methods_of(route)
             if isinstance(rule := self.rule(method, path), Route)
         }
+        for path, page in (pages or {}).items():
+            for method in self._methods_of(page):
+                self.literal.setdefault((method, path), page)
 
     def _methods_of(self, route: Route) -> Iterable[str]:
         if route.method == ANY_METHOD:

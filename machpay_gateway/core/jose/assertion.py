@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import ConfigurationError
 
-HEADER = "X-MachPay-Assertion"
 TYPE = "machpay-assertion+jwt"  # RFC 8725 §3.11: cannot be confused with a token of another type
 _LONGEST_SECONDS = 3600
 

@@ -1,9 +1,10 @@
 """API keys: the format of secrets, and the record that outlives every secret.
 
-A secret is `sk_{live|test}_mp1_`, 32 base62 characters of randomness (190 bits) and 6 base62 characters of CRC-32
-over everything before them. The tag `mp1_` distinguishes these secrets from another payment company's in secret
-scanners. The checksum rejects typing errors and junk without any I/O. With this much randomness a plain SHA-256 is the
-right digest: a slow hash would add no security and give attackers a way to exhaust the CPU.
+A secret is `sk_{live|test}_mp1_`, 32 base62 characters of randomness (190 bits) and 6 base62 characters of CRC-32 over
+everything before them. The tag `mp1_` distinguishes these secrets from another payment company's in secret scanners; a
+brand may have another prefix and tag. The checksum rejects typing errors and junk without any I/O. With this much
+randomness a plain SHA-256 is the right digest: a slow hash would add no security and give attackers a way to exhaust
+the CPU.
 """
 
 import hashlib
@@ -12,8 +13,10 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from typing import Self
 
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import Scopes
 from machpay_gateway.core.text import format_moment_or_none
@@ -25,7 +28,6 @@ ENTROPY_BYTES = 32  # reduced to 32 base62 characters; the surplus keeps the mod
 DAY_SECONDS = 86_400
 MAX_GRACE_SECONDS = 7 * DAY_SECONDS
 ROTATION_SECONDS = 90 * DAY_SECONDS  # the guide: rotate keys every 90 days
-_SECRET = re.compile(rb"sk_(live|test)_mp1_[0-9A-Za-z]{38}")
 _BODY_LENGTH, _CHECKSUM_LENGTH, _ID_LENGTH = 32, 6, 22
 _ID = re.compile(r"[0-9A-Za-z_]{1,64}")
 
@@ -139,13 +141,13 @@ def key_state(record: KeyRecord) -> dict[str, object]:
     }
 
 
-def mint_secret(environment: str, entropy: bytes) -> str:
-    """Return a new secret for *environment* (`live` or `test`) from *entropy*, 32 bytes of the system's randomness."""
+def mint_secret(environment: str, entropy: bytes, brand: Brand = MACHPAY) -> str:
+    """Return a new secret of *brand* for *environment* (`live` or `test`) from *entropy*, 32 bytes of randomness."""
     if environment not in ENVIRONMENTS:
         raise ConfigurationError(f"Environment {environment!r} does not exist: use live or test")
     if len(entropy) != ENTROPY_BYTES:
         raise ValueError(f"A secret needs {ENTROPY_BYTES} bytes of entropy, not {len(entropy)}")
-    body = f"sk_{environment}_mp1_{base62(int.from_bytes(entropy, 'big'), _BODY_LENGTH)}"
+    body = f"{brand.prefix}_{environment}_{brand.tag}_{base62(int.from_bytes(entropy, 'big'), _BODY_LENGTH)}"
     return body + checksum(body.encode()).decode()
 
 
@@ -177,18 +179,24 @@ def checksum(body: bytes) -> bytes:
     return base62(zlib.crc32(body), _CHECKSUM_LENGTH).encode()
 
 
-def has_secret_format(secret: bytes) -> bool:
-    """Tell whether *secret* has the format of our secrets, whatever its checksum."""
-    return _SECRET.fullmatch(secret) is not None
+def has_secret_format(secret: bytes, brand: Brand) -> bool:
+    """Tell whether *secret* has the format of a secret that *brand* accepts, whatever its checksum."""
+    return _secret_format(brand).fullmatch(secret) is not None
 
 
-def secret_environment(secret: bytes) -> str | None:
-    """Return the environment in the prefix of *secret*, or None if its format or checksum is wrong."""
-    if not (match := _SECRET.fullmatch(secret)):
+def secret_environment(secret: bytes, brand: Brand = MACHPAY) -> str | None:
+    """Return the environment in the prefix of *secret*, or None if its format or checksum is wrong for *brand*."""
+    if not (match := _secret_format(brand).fullmatch(secret)):
         return None
     if checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]:
         return None
     return match[1].decode()
+
+
+@cache
+def _secret_format(brand: Brand) -> re.Pattern[bytes]:
+    kinds = "|".join(f"{prefix}_(?:live|test)_{tag}" for prefix, tag in brand.accepted_secrets)
+    return re.compile(rf"(?=[a-z0-9]+_(live|test)_)(?:{kinds})_[0-9A-Za-z]{{38}}".encode())
 
 
 def secret_digest(secret: bytes) -> bytes:
@@ -198,4 +206,5 @@ def secret_digest(secret: bytes) -> bytes:
 
 def mask_secret(secret: str) -> str:
     """Return *secret* as displayed and logged: its prefix and its last four characters."""
-    return f"{secret[:8]}…{secret[-4:]}"
+    prefix, environment, _ = secret.split("_", 2)
+    return f"{prefix}_{environment}_…{secret[-4:]}"

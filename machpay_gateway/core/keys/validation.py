@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.scopes import Scopes, unknown_scopes
-from machpay_gateway.core.text import SECRET_PATTERN, format_moment, mask_secrets, quote_value
+from machpay_gateway.core.text import format_moment, has_secret, mask_secrets, quote_value
 
 MAX_NAME, MAX_OWNER, MAX_SCOPES, MAX_NETWORKS = 100, 200, 100, 1000
 MAX_PAIRS, MAX_PAIR_KEY, MAX_PAIR_VALUE = 50, 40, 500
@@ -74,7 +74,7 @@ def validate_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             raise InputError(
                 f"metadata value of {quote_value(key)} has {len(value)} characters: use at most {MAX_PAIR_VALUE}."
             )
-        if SECRET_PATTERN.search(value) or SECRET_PATTERN.search(key):
+        if has_secret(value) or has_secret(key):
             raise InputError(
                 f"metadata {quote_value(key)} holds a secret, and metadata is stored as it is: leave it out."
             )
@@ -89,7 +89,7 @@ def _validate_line(kind: str, text: str, longest: int) -> str:
         raise InputError(f"The {kind} {quote_value(text)} has {len(stripped)} characters: use 1 to {longest}.")
     if not stripped.isprintable():
         raise InputError(f"The {kind} {quote_value(text)} has characters that cannot be shown: leave them out.")
-    if SECRET_PATTERN.search(stripped):
+    if has_secret(stripped):
         raise InputError(
             f"The {kind} {quote_value(text)} holds a secret, and {kind}s are stored as they are: use another."
         )

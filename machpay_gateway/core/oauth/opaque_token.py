@@ -1,8 +1,8 @@
 """Opaque tokens: authorization codes, refresh tokens, client secrets and session cookies.
 
-Each has a prefix for its kind, 32 random base62 characters (190 bits, RFC 6749 §10.10) and a CRC-32 in 6 more. The
-checksum refuses junk without a query to the database, and secret scanners can find leaked tokens. Only digests are
-stored.
+Each has a prefix for its kind, the tag of the brand, 32 random base62 characters (190 bits, RFC 6749 §10.10) and a
+CRC-32 in 6 more. The checksum refuses junk without a query to the database, and secret scanners can find leaked tokens.
+Only digests are stored.
 """
 
 import hmac
@@ -10,6 +10,7 @@ import re
 from enum import StrEnum
 from hashlib import sha256
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.keys.key import base62, checksum
 
 _BODY_LENGTH, _CHECKSUM_LENGTH, _ENTROPY_BYTES = 32, 6, 32
@@ -18,20 +19,20 @@ _BODY_LENGTH, _CHECKSUM_LENGTH, _ENTROPY_BYTES = 32, 6, 32
 class OpaqueTokenKind(StrEnum):
     """The kinds of tokens, each by its prefix."""
 
-    CODE = "ac_mp1_"
-    REFRESH_TOKEN = "rt_mp1_"  # noqa: S105 - a prefix
-    CLIENT_SECRET = "cs_mp1_"  # noqa: S105 - a prefix
-    BROWSER = "bs_mp1_"
+    CODE = "ac"
+    REFRESH_TOKEN = "rt"  # noqa: S105 - a prefix
+    CLIENT_SECRET = "cs"  # noqa: S105 - a prefix
+    BROWSER = "bs"
 
 
-_SHAPE = re.compile(r"([a-z]{2}_mp1_)[0-9A-Za-z]{38}", re.ASCII)
+_SHAPE = re.compile(r"([a-z]{2})_[a-z][a-z0-9]{0,15}_[0-9A-Za-z]{38}", re.ASCII)
 
 
-def mint(kind: OpaqueTokenKind, entropy: bytes) -> str:
-    """Return a new token of *kind* from *entropy*, 32 random bytes."""
+def mint(kind: OpaqueTokenKind, entropy: bytes, tag: str = MACHPAY.tag) -> str:
+    """Return a new token of *kind* with the *tag* of a brand from *entropy*, 32 random bytes."""
     if len(entropy) != _ENTROPY_BYTES:
         raise ValueError(f"{_ENTROPY_BYTES} bytes of entropy are needed, not {len(entropy)}")
-    body = kind + base62(int.from_bytes(entropy, "big"), _BODY_LENGTH)
+    body = f"{kind}_{tag}_" + base62(int.from_bytes(entropy, "big"), _BODY_LENGTH)
     return body + checksum(body.encode()).decode()
 
 
@@ -50,4 +51,5 @@ def successor(presented: str, seed: bytes) -> str:
     A client that lost the response to a refresh gets the same token again, although it is stored nowhere: it is derived
     from the old token, which only the client has, and the seed, which only the database has.
     """
-    return mint(OpaqueTokenKind.REFRESH_TOKEN, hmac.digest(seed, presented.encode(), "sha256"))
+    _, tag, _ = presented.split("_")
+    return mint(OpaqueTokenKind.REFRESH_TOKEN, hmac.digest(seed, presented.encode(), "sha256"), tag)
