@@ -15,7 +15,7 @@ from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.jose.token import keys_from_jwks
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.keysets import IssuedTokens, issued
-from machpay_gateway.keysets.sources import FileKeySet, RemoteKeySet
+from machpay_gateway.keysets.sources import FileKeySet, key_set_at
 
 NOW = 1_800_000_000.0
 READ = partial(keys_from_jwks, algorithms=("RS256",))
@@ -160,4 +160,4 @@ def test_a_remote_set_is_accepted_without_being_fetched(url: str, monkeypatch: p
         raise AssertionError("a key set was fetched at start")
 
     monkeypatch.setattr("socket.socket.connect", reached)
-    RemoteKeySet(issuer(url).jwks, READ)
+    key_set_at(url, READ)

@@ -1,5 +1,4 @@
 import asyncio
-import datetime as dt
 import hashlib
 import json
 import ssl
@@ -7,9 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from joserfc import jwt
 from joserfc.jwk import OKPKey, RSAKey
 
@@ -18,7 +14,8 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import KeysetUnavailable
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import TIERS
-from machpay_gateway.keysets import IssuedTokens, sources
+from machpay_gateway.keysets import IssuedTokens, fetching
+from tests.issuers import certificate, tls_of
 
 NOW = 1_800_000_000.0
 ISS, AUD = "https://id.example.com", "https://api.example.com"
@@ -214,7 +211,7 @@ async def test_a_server_that_went_away_leaves_the_last_good_keys(tokens: IssuedT
 async def test_a_server_that_drips_is_given_up(
     tokens: IssuedTokens, server: JwksServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.05)
     server.gate.clear()
     with pytest.raises(KeysetUnavailable, match="no complete response within"):
         await tokens.verify(token(), NOW)
@@ -252,32 +249,11 @@ def test_one_verifier_serves_event_loops_one_after_the_other() -> None:
     assert isinstance(asyncio.run(verified(NEW, NOW + 1400)), Principal)
 
 
-def certificate(folder: Path) -> Path:
-    """Write a certificate for localhost that signs itself, and its key, into one file."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
-    start = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - dt.timedelta(days=1))
-        .not_valid_after(start + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    path = folder / "localhost.pem"
-    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, pkcs8, plain))
-    return path
-
-
 async def test_keys_come_from_a_server_whose_certificate_is_trusted_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, server = certificate(tmp_path), JwksServer()
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(path)
-    await server.start(tls=tls)
+    await server.start(tls=tls_of(path))
     with pytest.raises(KeysetUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         await IssuedTokens([issuer(server.url)], TIERS).verify(token(), NOW)
     assert server.fetches == 0

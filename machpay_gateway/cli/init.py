@@ -101,8 +101,7 @@ scopes = "webhooks:manage"
 # [[issuers]]
 # issuer = "https://id.example.com"
 # audience = "https://api.example.com"
-# jwks = "https://id.example.com/jwks.json"
-# algorithms = ["RS256"]
+# scopes_claim = "permissions"    # by default scope or scp; docs/issuers.md has the settings for each issuer
 # tier = "standard"
 """
 

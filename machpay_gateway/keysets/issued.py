@@ -12,7 +12,7 @@ from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.jose.token import VerifyingKey, is_signed_by, keys_for, keys_from_jwks
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.keysets.own import OwnTokens
-from machpay_gateway.keysets.sources import KeySet, key_set_at
+from machpay_gateway.keysets.sources import KeySet, discovered_key_set, key_set_at
 from machpay_gateway.keysets.verified import VerifiedTokens
 
 VERIFIED_SECONDS = 60.0  # how long a verified token is cached
@@ -100,7 +100,10 @@ async def _keys_for(token: CompactToken, key_set: KeySet, now: float) -> tuple[V
 
 
 def _key_set(issuer: Issuer) -> KeySet:
+    read = partial(keys_from_jwks, algorithms=issuer.algorithms)
     try:
-        return key_set_at(issuer.jwks, partial(keys_from_jwks, algorithms=issuer.algorithms))
+        if issuer.jwks is None:
+            return discovered_key_set(issuer.issuer, read, ca_file=issuer.ca_file)
+        return key_set_at(issuer.jwks, read, ca_file=issuer.ca_file)
     except ConfigurationError as exc:
         raise ConfigurationError(f"Issuer {issuer.issuer!r}: {exc}") from exc

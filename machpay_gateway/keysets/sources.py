@@ -4,34 +4,33 @@ A token can cause a fetch, so no token may start more than one fetch per cooldow
 that was loaded. The caller supplies the function that parses a document.
 """
 
-import asyncio
 import logging
 import math
-import ssl
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable, Unavailable
 from machpay_gateway.core.jose.token import VerifyingKeys
 from machpay_gateway.core.network.url import is_remote
+from machpay_gateway.keysets.discovery import DiscoveredDocument
+from machpay_gateway.keysets.fetching import MAX_DOCUMENT_BYTES, DocumentFetcher, FetchFailure
 from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 
-__all__ = ["FileKeySet", "KeySet", "Read", "RemoteKeySet", "key_set_at"]
+__all__ = ["FileKeySet", "KeySet", "Read", "RemoteKeySet", "discovered_key_set", "key_set_at"]
 
 # Parses a document; returns the keys in it, or the reason why there are none.
 Read = Callable[[bytes], VerifyingKeys | str]
+# Fetches a document.
+Load = Callable[[], Awaitable[bytes | FetchFailure]]
 
-MAX_JWKS_BYTES = 512 * 1024
 REFRESH_SECONDS = 600.0  # the age at which a set is fetched again, to notice revoked keys
 COOLDOWN_SECONDS = 30.0  # between fetches caused by unknown key ids, and after a failed refresh
 RETRY_SECONDS = 5.0  # between fetches while no set is loaded and every token waits for one
-TIMEOUT_SECONDS = 5.0  # for a whole fetch: a server that drips bytes never exceeds a timeout per read
 _FILE_CHECK_SECONDS = 1.0
-# Uncompressed: half a megabyte that decompresses to a gigabyte would pass the size limit.
-_HEADERS = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
 
 _log = logging.getLogger(__name__)
 
@@ -91,26 +90,21 @@ class FileKeySet:
     def _read(self) -> VerifyingKeys | str:
         try:
             with self._path.open("rb") as file:
-                document = file.read(MAX_JWKS_BYTES + 1)
+                document = file.read(MAX_DOCUMENT_BYTES + 1)
         except OSError as exc:
             return exc.strerror or type(exc).__name__
         return _keys_in(document, self._read_document, str(self._path))
 
 
 class RemoteKeySet:
-    """Keys at *url*, parsed by *read*, loaded when first needed.
+    """Keys that *load* fetches and *read* parses, loaded when first needed; *name* is for the log.
 
-    Not bound to an event loop: each fetch has an HTTP client of its own.
+    Not bound to an event loop.
     """
 
-    def __init__(self, url: str, read: Read) -> None:
-        import httpx2  # noqa: PLC0415 - takes 0.15 s: at start, and only if a URL is configured
-
-        self._httpx = httpx2
-        self._url = httpx2.URL(url)  # validated as a setting
-        self._is_secure = self._url.scheme == "https"
-        # Created once: reading the system's certificates takes longer than many requests.
-        self._tls = httpx2.create_ssl_context() if self._is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    def __init__(self, name: str, load: Load, read: Read) -> None:
+        self._name = name
+        self._load = load
         self._read_document = read
         self._keys: VerifyingKeys | None = None
         self._failure = "not loaded yet"
@@ -124,9 +118,9 @@ class RemoteKeySet:
             await self._fetch_unless_tried_within(RETRY_SECONDS, now)
         elif not (_within(REFRESH_SECONDS, self._loaded_at, now) or _within(COOLDOWN_SECONDS, self._attempted_at, now)):
             self._attempted_at = now
-            self._fetches.begin(self._url)
+            self._fetches.begin(self._name)
         if self._keys is None:
-            msg = f"key set {self._url}: {self._failure}"
+            msg = f"key set {self._name}: {self._failure}"
             raise KeysetUnavailable(msg)
         return self._keys
 
@@ -143,65 +137,46 @@ class RemoteKeySet:
         await self._fetches.close()
 
     async def _fetch_unless_tried_within(self, seconds: float, now: float) -> None:
-        if self._fetches.is_under_way(self._url) or not _within(seconds, self._attempted_at, now):
+        if self._fetches.is_under_way(self._name) or not _within(seconds, self._attempted_at, now):
             self._attempted_at = now
             with suppress(Unavailable):  # canceled: the caller goes by the loaded keys, if any
-                await self._fetches.join(self._url)
+                await self._fetches.join(self._name)
 
     async def _fetch(self, _: object) -> None:
         attempted_at = self._attempted_at
-        document = await self._document()
-        keys = document if isinstance(document, str) else _keys_in(document, self._read_document, str(self._url))
+        document = await self._load()
+        keys = (
+            document.reason
+            if isinstance(document, FetchFailure)
+            else _keys_in(document, self._read_document, self._name)
+        )
         if isinstance(keys, str):
             self._failure = keys
             self._throttle.log(
-                logging.WARNING, "key set %s: %s; the last good one, if any, stays in use", self._url, keys
+                logging.WARNING, "key set %s: %s; the last good one, if any, stays in use", self._name, keys
             )
             return
         self._keys, self._loaded_at = keys, attempted_at
 
     def _log_failure(self, error: BaseException) -> None:
-        self._throttle.log(logging.ERROR, "key set %s: the fetch failed", self._url, error=error)
-
-    async def _document(self) -> bytes | str:
-        """Return the document at the URL, or the reason why there is none."""
-        client = self._httpx.AsyncClient(verify=self._tls, timeout=TIMEOUT_SECONDS, trust_env=self._is_secure)
-        try:
-            async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
-                client,
-                client.stream("GET", self._url, headers=_HEADERS, follow_redirects=False) as response,
-            ):
-                if not response.is_success:
-                    # A redirect is not followed: its target would speak for the issuer.
-                    return f"responded {response.status_code} (redirects are not followed: give the final URL)"
-                if response.headers.get("content-encoding", "identity") != "identity":
-                    return "responded compressed, which was not requested"
-                return await _capped(response.aiter_raw())
-        except TimeoutError:
-            return f"no complete response within {TIMEOUT_SECONDS:g} s"
-        except self._httpx.HTTPError as exc:
-            return f"{type(exc).__name__}: {exc}"
+        self._throttle.log(logging.ERROR, "key set %s: the fetch failed", self._name, error=error)
 
 
-def key_set_at(source: str, read: Read) -> KeySet:
+def key_set_at(source: str, read: Read, *, ca_file: str | None = None) -> KeySet:
     """Return the keys at *source*, a URL or a file. Raises ConfigurationError."""
-    return RemoteKeySet(source, read) if is_remote(source) else FileKeySet(source, read)
+    if not is_remote(source):
+        return FileKeySet(source, read)
+    return RemoteKeySet(source, partial(DocumentFetcher(source, ca_file=ca_file).fetch, source), read)
 
 
-async def _capped(chunks: AsyncIterable[bytes]) -> bytes:
-    """Return all *chunks*, or only as many as exceed the size limit."""
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > MAX_JWKS_BYTES:
-            break
-    return bytes(body)
+def discovered_key_set(issuer: str, read: Read, *, ca_file: str | None = None) -> KeySet:
+    """Return the keys that the metadata of *issuer* names. Raises ConfigurationError."""
+    return RemoteKeySet(issuer, DiscoveredDocument(issuer, DocumentFetcher(issuer, ca_file=ca_file)).load, read)
 
 
 def _keys_in(document: bytes, read: Read, source: str) -> VerifyingKeys | str:
-    if len(document) > MAX_JWKS_BYTES:
-        return f"over {MAX_JWKS_BYTES} bytes"
+    if len(document) > MAX_DOCUMENT_BYTES:
+        return f"over {MAX_DOCUMENT_BYTES} bytes"
     keys = read(document)
     if isinstance(keys, VerifyingKeys):
         for reason in keys.unusable:

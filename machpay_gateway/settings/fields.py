@@ -4,6 +4,7 @@ A reader takes a value from TOML, the environment (always text) or Python, and r
 their path and goes on, so that one run names all of them.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -212,13 +213,21 @@ def _environments(value: object, _path: SettingPath, _report: Report) -> tuple[s
 
 def _list_of(table_class: type[Route] | type[Issuer]) -> Reader:
     def read(value: object, path: SettingPath, report: Report) -> tuple[object, ...]:
-        if isinstance(value, str):
-            raise ConfigurationError("is a list of tables and cannot be set by text: use machpay.toml or Python")
-        return tuple(
-            parse_table(table_class, item, (*path, index), report) for index, item in enumerate(_as_list(value))
-        )
+        tables = _tables_in(value) if isinstance(value, str) else _as_list(value)
+        return tuple(parse_table(table_class, item, (*path, index), report) for index, item in enumerate(tables))
 
     return read
+
+
+def _tables_in(text: str) -> list[object]:
+    """Return the list of tables that the environment has as JSON."""
+    try:
+        tables = json.loads(text)
+    except ValueError:
+        tables = None
+    if not isinstance(tables, list):
+        raise ConfigurationError('is a list of tables: in the environment, write it as JSON, as in [{"name": "value"}]')
+    return tables
 
 
 def _tiers(value: object, path: SettingPath, report: Report) -> Mapping[str, Tier]:

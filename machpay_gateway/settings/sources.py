@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,9 +126,11 @@ def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[
 def _wrong_issuers(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
     issuers: set[str] = set()
     for index, issuer in zip(indexes, settings.issuers, strict=True):
-        if issuer.tier not in settings.tiers:
-            tiers = ", ".join(settings.tiers)
-            yield ("issuers", index, "tier"), f"Tier {issuer.tier!r} is not defined; known tiers: {tiers}"
+        mapped = [(("tier_map", value), tier) for value, tier in (issuer.tier_map or {}).items()]
+        for place, tier in [(("tier",), issuer.tier), *mapped]:
+            if tier not in tuple(settings.tiers):  # of any type, as in TOML
+                tiers = ", ".join(settings.tiers)
+                yield ("issuers", index, *place), f"Tier {tier!r} is not defined; known tiers: {tiers}"
         if issuer.issuer in issuers:
             yield ("issuers", index, "issuer"), f"Issuer {issuer.issuer!r} is listed twice"
         issuers.add(issuer.issuer)
@@ -196,7 +198,11 @@ def _insert(values: dict[str, Any], parts: Sequence[str], value: str) -> bool:
 
 
 def _variable(path: SettingPath) -> str:
-    return _PREFIX + "__".join(str(part) for part in path if isinstance(part, str)).upper()
+    """Return the variable of *path*, followed by the place within its JSON if it has a list of tables."""
+    names = [part for part in takewhile(lambda part: isinstance(part, str), path) if isinstance(part, str)]
+    within = path[len(names) :]
+    variable = _PREFIX + "__".join(names).upper()
+    return f"{variable}: {_dotted(within)}" if any(isinstance(part, str) for part in within) else variable
 
 
 def _dotted(path: SettingPath) -> str:

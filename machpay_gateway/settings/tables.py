@@ -41,7 +41,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     RouteLimit: {"rate": "1/minute"},
     SharedLimits: {"rate": "1/minute"},
     AnonymousLimits: {"rate": "1/minute"},
-    Issuer: {"issuer": "issuer", "audience": "audience", "jwks": "jwks.json"},
+    Issuer: {"issuer": "https://id.example.com", "audience": "audience"},
     LeakSettings: {},
     ProxySettings: {},
     ServerSettings: {},
@@ -124,14 +124,20 @@ def _proxy_changes(changes: Mapping[str, Any], path: SettingPath, report: Report
 def _mistakes_by_field(table_class: type[Parsed], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield each invalid field of *values* with its message: the class itself raises for the first one only.
 
-    Each field is tried over a valid sample, and stays in it if it is valid. So a contradiction between two fields is
-    reported for the later one.
+    Each field is tried over a valid sample, and stays in it if it is valid. One that is valid only together with a
+    later one is tried again. So a contradiction between two fields is reported for the later one.
     """
-    valid = dict(_SAMPLES[table_class])
-    for name, value in values.items():
-        try:
-            table_class(**(valid | {name: value}))
-        except ConfigurationError as exc:
-            yield name, str(exc)
-        else:
-            valid[name] = value
+    valid, mistakes = dict(_SAMPLES[table_class]), dict.fromkeys(values, "")
+    is_progress = True
+    while is_progress:
+        is_progress = False
+        for name in list(mistakes):
+            try:
+                table_class(**(valid | {name: values[name]}))
+            except ConfigurationError as exc:
+                mistakes[name] = str(exc)
+            else:
+                valid[name] = values[name]
+                del mistakes[name]
+                is_progress = True
+    yield from mistakes.items()

@@ -1,4 +1,4 @@
-"""Tokens of other issuers, which belong to no account."""
+"""Tokens of other issuers, which belong to no account of the gateway, whatever account they name."""
 
 import json
 from collections.abc import AsyncIterator
@@ -9,8 +9,14 @@ from machpay_gateway import Issuer
 from machpay_gateway.admin.operations import OPERATIONS, Operation
 from tests.admin.conftest import Api, serving_api, status_and_code
 from tests.admin.test_accounts import BODIES
-from tests.middleware.test_tokens import AUDIENCE, ISSUER, KEY, token
+from tests.middleware import test_tokens
+from tests.middleware.test_tokens import AUDIENCE, ISSUER, KEY
 from tests.prepared import new_sqlite
+
+
+def token(**claims: object) -> str:
+    """Return a token of a caller in the issuer's account `acme`."""
+    return test_tokens.token(KEY, **({"org": "acme"} | claims))
 
 
 @pytest.fixture(params=["live", "test"], scope="module")
@@ -19,13 +25,14 @@ async def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("tokens")
     jwks = folder / "jwks.json"
     jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
-    issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=str(jwks), tier="enterprise", environment=request.param)
+    settings = {"tier": "enterprise", "environment": request.param, "account_claim": "org"}
+    issuer = Issuer(ISSUER, audience=AUDIENCE, jwks=str(jwks), **settings)
     async with serving_api(database=new_sqlite(folder / "keys.db"), issuers=[issuer]) as api:
         yield api
 
 
 @pytest.mark.parametrize("query", ["", "?environment=live", "?environment=test", "?limit=1&after=key_1"])
-async def test_no_query_bypasses_the_missing_account(api: Api, query: str) -> None:
+async def test_no_query_bypasses_the_missing_account_of_the_gateway(api: Api, query: str) -> None:
     response = await api.client(token(scope="keys:manage")).get(f"/v1/keys{query}")
     assert status_and_code(response) == (403, "not_permitted")
 
@@ -53,7 +60,7 @@ async def test_whoami_describes_a_token(api: Api) -> None:
     expected = {
         "kind": "jwt",
         "id": "user-1",
-        "account_id": None,
+        "account_id": "acme",
         "tier": "enterprise",
         "scopes": ["skills:list", "x:y"],
     }

@@ -40,8 +40,8 @@ def refusal(result: object) -> str:
 def test_valid_claims_are_parsed() -> None:
     claims = accepted({**GOOD, "scope": "skills:execute skills:list", "client_id": "app"})
     assert isinstance(claims, Claims)
-    assert (claims.sub, claims.exp) == ("user-1", NOW + 300)
-    assert list(claims.scopes) == ["skills:execute", "skills:list"]
+    assert (claims.mapped.subject, claims.exp) == ("user-1", NOW + 300)
+    assert list(claims.mapped.scopes) == ["skills:execute", "skills:list"]
     assert claims.all["client_id"] == "app"
 
 
@@ -176,8 +176,8 @@ def test_only_the_issuers_algorithms_are_accepted(algorithm: str) -> None:
 def test_scopes_are_those_of_the_token_and_never_more(claims: dict[str, object], scopes: list[str]) -> None:
     accepted_ones = accepted({**GOOD, **claims})
     assert isinstance(accepted_ones, Claims)
-    assert list(accepted_ones.scopes) == scopes
-    assert "keys:manage" not in accepted_ones.scopes
+    assert list(accepted_ones.mapped.scopes) == scopes
+    assert "keys:manage" not in accepted_ones.mapped.scopes
 
 
 def test_the_principal_has_the_tier_and_environment_of_its_issuer() -> None:

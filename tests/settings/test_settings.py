@@ -1,5 +1,7 @@
 """Where settings come from, and which of the sources wins. What each may be: test_fields."""
 
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.issuer import Issuer
-from machpay_gateway.core.limits.rate import TIERS, Tier
+from machpay_gateway.core.limits.rate import TIERS, RouteLimit, Tier
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream
 from machpay_gateway.settings import Options, Settings, check_file, load_settings
@@ -299,3 +301,63 @@ def test_check_file_tells_every_mistake_of_a_file_and_nothing_of_the_environment
 )
 def test_variables_that_set_the_same_setting_twice_are_refused(environ: dict[str, str]) -> None:
     assert any("a part of it is set as a value of its own" in message for message in mistakes(**environ))
+
+
+MAPPED_ISSUER = """
+[[issuers]]
+issuer = "https://id.example.com/realms/acme"
+audience = "client-7"
+audience_claim = "azp"
+subject_claim = "email"
+scopes_claim = ["scope", ["resource_access", "my.api", "roles"]]
+scope_map = { admin = "skills:execute skills:list", reader = ["skills:list"] }
+account_claim = ["https://example.com/org"]
+owner_claim = "team"
+tier_claim = "plan"
+tier_map = { gold = "enterprise" }
+ca_file = "/etc/ca.pem"
+
+[issuers.require]
+email_verified = true
+ref = ["refs/heads/main", "refs/heads/next"]
+"kubernetes.io".namespace = "prod"
+"""
+
+
+def test_the_claims_of_an_issuer_are_set_alike_by_file_environment_and_python() -> None:
+    write(MAPPED_ISSUER)
+    (issuer,) = load().issuers
+    tables = tomllib.loads(MAPPED_ISSUER)["issuers"]
+    assert issuer == Issuer(**tables[0])
+    assert issuer.jwks is None
+    assert issuer.require is not None
+    assert issuer.require["kubernetes.io"] == {"namespace": "prod"}
+    write("")
+    assert load(ISSUERS=json.dumps(tables)).issuers == (issuer,)
+    assert load({"issuers": tables}).issuers == load({"issuers": [issuer]}).issuers == (issuer,)
+
+
+def test_routes_can_be_set_in_the_environment() -> None:
+    write('[[routes]]\nmatch = "GET /a"')
+    routes = [{"match": "POST /b", "scopes": "skills:execute", "limit": {"rate": "5/minute"}}]
+    (route,) = load(ROUTES=json.dumps(routes)).routes
+    assert route == Route("POST /b", scopes="skills:execute", limit=RouteLimit("5/minute"))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("nonsense", "MACHPAY_ISSUERS: is a list of tables: in the environment, write it as JSON, as in"),
+        ('{"issuer": "https://i.example"}', "MACHPAY_ISSUERS: is a list of tables"),
+        ("[5]", "MACHPAY_ISSUERS: 5 is not a table"),
+        ('[{"issuer": "https://i.example"}]', "MACHPAY_ISSUERS: lacks audience"),
+        (
+            '[{"issuer": "https://i.example", "audience": "a", "scope_claim": "x"}]',
+            "MACHPAY_ISSUERS: [0].scope_claim: 'scope_claim' is not a setting here; did you mean 'scopes_claim'?",
+        ),
+    ],
+)
+def test_a_mistake_in_tables_of_the_environment_is_described(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(ISSUERS=text)
+    assert str(caught.value).startswith(message)

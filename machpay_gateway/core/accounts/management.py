@@ -157,7 +157,7 @@ _DETAILS: Mapping[Role, str] = {
     Role.ADMIN: _KEYS_MAKE_SESSIONS,
     Role.VIEWER: "Only admins of the account may do this. You may look at everything.",
     Role.TOKEN: "Sessions and OAuth access tokens never manage keys, OAuth clients or grants: use the API key itself.",
-    Role.FOREIGN_TOKEN: "Tokens of other issuers belong to no account: use an API key.",
+    Role.FOREIGN_TOKEN: "Tokens of other issuers belong to no account of the gateway: use an API key.",
 }
 _TOKEN_ROLES: Mapping[str, Role] = {
     "session": Role.TOKEN,

@@ -19,8 +19,8 @@ def identity_fields(principal: Principal, prefix: str) -> tuple[tuple[str, str],
     """Return name and value of each field about *principal*; names begin with *prefix*.
 
     Key-Id is for API keys and their sessions, Client for OAuth clients, and Account for credentials that the gateway
-    issued. Only the subject of a token can hold anything but visible ASCII; it is percent-encoded, because RFC 9110
-    §5.5 defines no encoding for other bytes.
+    issued and tokens whose issuer names one. Only the subject and the account of a token can hold anything but visible
+    ASCII; they are percent-encoded, because RFC 9110 §5.5 defines no encoding for other bytes.
     """
     fields = {
         "Key-Id": principal.key_id,

@@ -23,9 +23,11 @@ class Principal:
     are counted against. *expires_at* is when the credential of this request expires, in seconds since the epoch. *key*
     is the thumbprint of the key that a token is bound to (RFC 9449). *secret_digest* belongs to the secret of this
     request or of the one that created its session, else it is None. *owner* is that of the API key, for its sessions
-    too. *account_tier* is the account's tier in the environment. *shared_limits*, those by account and owner, come from
-    it; for a token of another issuer it is *tier*. *version* is that of the record that identified the caller,
-    *account_version* that of the account; a grant's own version is raised with its account's, and has 0 here.
+    too; a claim of an issuer's token gives *owner* and *account_id* if the settings name it. *account_tier* is the
+    account's tier in the environment. *shared_limits*, those by account and owner, come from it; for a token of another
+    issuer it is *tier*. They are counted against *account_subject*, or against the account if it is empty. *version* is
+    that of the record that identified the caller, *account_version* that of the account; a grant's own version is
+    raised with its account's, and has 0 here.
     """
 
     kind: PrincipalKind
@@ -49,6 +51,7 @@ class Principal:
     account_tier: str = ""
     shared_limits: Tier | None = None
     account_version: int = 0
+    account_subject: str = ""
 
     @property
     def key_id(self) -> str | None:

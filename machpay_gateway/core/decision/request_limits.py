@@ -28,7 +28,7 @@ def request_of(principal: Principal, route: Route | None, address: int | None) -
         parts.append(Part("route", limit.limits, limit.enforce, number))
         others.append(f"route:{match}:{limit.by}:{_subject(principal, limit.by, address)}")
     cost = 1 if route is None else route.cost
-    group = principal.account_id or principal.subject
+    group = principal.account_subject or principal.account_id or principal.subject
     return AdmissionRequest(
         principal.subject,
         principal.version,
@@ -79,6 +79,6 @@ def _subject(principal: Principal, by: LimitedBy, address: int | None) -> str:
 
 
 def _account(principal: Principal) -> str:
-    """Return the name of the caller's account; test and live are counted apart, and a user of an issuer for itself."""
-    account = principal.account_id or principal.subject
+    """Return the name of the caller's account, or without one of its own; test and live are counted apart."""
+    account = principal.account_subject or principal.account_id or principal.subject
     return account if principal.environment == _LIVE else f"{account}:{principal.environment}"

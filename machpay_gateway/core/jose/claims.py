@@ -5,64 +5,60 @@ keys. They can be trusted only after `core.jose.token` has verified the signatur
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from machpay_gateway.core.decision.principal import Principal
-from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.jose.claim_mapping import MappedClaims
 from machpay_gateway.core.jose.compact import CompactToken, media_type
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import Tier
-from machpay_gateway.core.scopes import Scopes, check_scope_name
 
 LEEWAY_SECONDS = 60.0  # how much synchronized clocks may differ
 # The end of year 9999. A later date is probably in milliseconds; the token would never expire.
 _MAX_NUMERIC_DATE = 253_402_300_799
-# Logs and identity headers contain it; a line break could inject a line or a header.
-_SUBJECT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """The claims of a token for this gateway that is not expired, parsed into types; *all* has every claim."""
+    """The claims of a token for this gateway that is not expired, as *mapped*; *all* has every claim."""
 
-    sub: str
+    mapped: MappedClaims
     exp: float
-    scopes: Scopes
     all: Mapping[str, object] = field(repr=False)
 
 
 def validate_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims | str:
     """Return the claims of *token*, or the first reason, for the log, why *issuer*'s rules refuse it at *now*."""
     claims = token.claims
-    if refusal := _check_type(token, issuer) or _check_audience(claims, issuer) or check_dates(claims, now):
+    if refusal := _check_type(token, issuer) or check_dates(claims, now):
         return refusal
-    sub, exp, names = claims.get("sub"), numeric_date(claims.get("exp")), _scope_names(claims)
-    if not isinstance(sub, str) or not _SUBJECT.fullmatch(sub):
-        return "sub is not a string of 1 to 255 characters without control characters"
-    if names is None or exp is None:
-        return "scope is not a string, or scp neither a string nor a list of strings"
-    scopes = Scopes(frozenset(name for name in names if _is_plain_scope(name)))
-    return Claims(sub, exp, scopes, MappingProxyType(dict(claims)))
+    mapped = issuer.mapping.apply(claims, issuer.audiences)
+    if isinstance(mapped, str):
+        return mapped
+    return Claims(mapped, numeric_date(claims["exp"]) or 0.0, MappingProxyType(dict(claims)))
 
 
 def principal_from_claims(claims: Claims, issuer: Issuer, tiers: Mapping[str, Tier]) -> Principal:
     """Return the principal of *claims*. Raises KeyError for a tier that is not among *tiers*."""
+    mapped = claims.mapped
+    tier = issuer.mapping.tier_of(mapped, issuer.tier, tiers)
     return Principal(
         kind="jwt",
-        id=claims.sub,
-        name=claims.sub,
-        account_id=None,
-        subject=quota_subject(issuer.issuer, claims.sub),
+        id=mapped.subject,
+        name=mapped.subject,
+        account_id=mapped.account,
+        subject=quota_subject(issuer.issuer, mapped.subject),
         environment=issuer.environment,
-        tier=issuer.tier,
-        limits=tiers[issuer.tier],
-        scopes=claims.scopes,
+        tier=tier,
+        limits=tiers[tier],
+        scopes=mapped.scopes,
         expires_at=claims.exp + LEEWAY_SECONDS,
         claims=claims.all,
-        account_tier=issuer.tier,
+        owner=mapped.owner,
+        account_tier=tier,
+        account_subject=_account_subject(issuer.issuer, mapped),
     )
 
 
@@ -72,15 +68,32 @@ def quota_subject(iss: str, sub: str) -> str:
     `sub` is unique within its issuer only (RFC 7519 §4.1.2). The lengths are hashed too, so that ("a", "bc") and
     ("ab", "c") differ. The prefix distinguishes tokens from keys.
     """
+    return f"jwt:{_digest(iss, sub)}"
+
+
+def _account_subject(iss: str, mapped: MappedClaims) -> str:
+    """Return what the limits by account and owner are counted against; "" for the caller's own subject.
+
+    It is within the issuer: its account `acme` is not that of another issuer, nor one of the gateway's own. Callers
+    with an owner and without an account are counted by their owner.
+    """
+    if mapped.account is not None:
+        return f"jwt-account:{_digest(iss, mapped.account)}"
+    return "" if mapped.owner is None else f"jwt-owner:{_digest(iss, mapped.owner)}"
+
+
+def _digest(*texts: str) -> str:
     digest = hashlib.sha256()
-    for text in (iss.encode(), sub.encode()):
+    for text in (text.encode() for text in texts):
         digest.update(len(text).to_bytes(8, "big"))
         digest.update(text)
-    return f"jwt:{digest.hexdigest()}"
+    return digest.hexdigest()
 
 
 def _check_type(token: CompactToken, issuer: Issuer) -> str | None:
-    """Return why the token's type, algorithm or binding is refused (RFC 8725 §3.11: no ID token as access token)."""
+    """Return why the issuer, type, algorithm or binding is refused (RFC 8725 §3.11: no ID token as access token)."""
+    if token.claims.get("iss") != issuer.issuer:
+        return "iss is another issuer"
     if token.type not in {media_type(typ) for typ in issuer.types}:
         return "typ is not accepted from this issuer"
     if token.algorithm not in issuer.algorithms:
@@ -89,18 +102,6 @@ def _check_type(token: CompactToken, issuer: Issuer) -> str | None:
         # RFC 7800 §3.1, RFC 9449 §7.1: such a token needs a proof of its key, and issuers' proofs are not checked here.
         # Accepted as a bearer token, it would work after a theft.
         return "the token is bound to a key (cnf) and came without proof of it"
-    return None
-
-
-def _check_audience(claims: Mapping[str, object], issuer: Issuer) -> str | None:
-    if claims.get("iss") != issuer.issuer:
-        return "iss is another issuer"
-    audience = claims.get("aud")
-    audiences = [audience] if isinstance(audience, str) else audience
-    if not isinstance(audiences, list) or not all(isinstance(name, str) for name in audiences):
-        return "aud is neither a string nor a list of strings"
-    if issuer.audiences.isdisjoint(audiences):
-        return "aud names somebody else"
     return None
 
 
@@ -128,31 +129,3 @@ def numeric_date(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMERIC_DATE:
         return None
     return float(value)
-
-
-def _scope_names(claims: Mapping[str, object]) -> list[str] | None:
-    """Return the names in `scope` (RFC 9068 §2.2.3), else in `scp`, its older form; None for another type."""
-    if "scope" in claims:
-        scope = claims["scope"]
-        return scope.split(" ") if isinstance(scope, str) else None
-    scp = claims.get("scp", "")
-    if isinstance(scp, str):
-        return scp.split(" ")
-    if isinstance(scp, list) and all(isinstance(name, str) for name in scp):
-        return scp
-    return None
-
-
-def _is_plain_scope(name: str) -> bool:
-    """Tell whether *name* is a scope that a token can hold; others are dropped, and refusals name what is missing.
-
-    An odd name must not lock out all callers of its issuer. A `*` is a wildcard of API keys that RFC 6749 §3.3 does not
-    know: an issuer's `keys:*` must not become every scope of keys.
-    """
-    if "*" in name:
-        return False
-    try:
-        check_scope_name(name)
-    except ConfigurationError:
-        return False
-    return True

@@ -165,6 +165,11 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def is_id_of(kind: str, text: str) -> bool:
+    """Tell whether `mint_id` could have returned *text* for *kind*."""
+    return len(text) == len(kind) + 1 + _ID_LENGTH and text.startswith(f"{kind}_") and is_id(text)
+
+
 def base62(number: int, length: int) -> str:
     """Return the lowest *length* base62 digits of *number*, most significant first."""
     digits = []
