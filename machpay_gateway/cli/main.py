@@ -20,6 +20,7 @@ _COMMANDS = (
     "restore",
     *_RECORD_COMMANDS,
     "policy",
+    "tokens",
     "doctor",
     "serve",
     "tail",
