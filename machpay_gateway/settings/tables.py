@@ -41,7 +41,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     RouteLimit: {"rate": "1/minute"},
     SharedLimits: {"rate": "1/minute"},
     AnonymousLimits: {"rate": "1/minute"},
-    Issuer: {"issuer": "https://id.example.com", "audience": "audience"},
+    Issuer: {"issuer": "https://id.example.com", "audience": "audience", "tier_claim": "tier", "tier_map": {}},
     LeakSettings: {},
     ProxySettings: {},
     ServerSettings: {},

@@ -202,7 +202,11 @@ def mistakes(directory: Path, text: str) -> list[str]:
         (f"{ISSUER}scopes_claim = 5", "5: issuers[0].scopes_claim: Issuer 'https://id.example.com': scopes_claim 5 is"),
         (f'{ISSUER}scope_map = {{ a = "x*" }}', "5: issuers[0].scope_map: "),
         (f"{ISSUER}require = {{ a = 5 }}", "5: issuers[0].require: Issuer 'https://id.example.com': require.a: 5 is"),
-        (f'{ISSUER}tier_map = {{ gold = "enterprise" }}', "5: issuers[0].tier_map: "),
+        (
+            f'{ISSUER}tier_map = {{ gold = "enterprise" }}',
+            "1: issuers[0]: Issuer 'https://id.example.com': tier_map needs",
+        ),
+        (f'{ISSUER}tier_claim = "plan"', "1: issuers[0]: Issuer 'https://id.example.com': tier_claim needs tier_map"),
         (
             f'{ISSUER}tier_map = {{ gold = "gold" }}\ntier_claim = "plan"',
             "5: issuers[0].tier_map.gold: Tier 'gold' is not defined; known tiers: test, standard",

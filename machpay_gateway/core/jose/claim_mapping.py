@@ -70,7 +70,7 @@ class ClaimMapping:
     account: ClaimPath | None
     owner: ClaimPath | None
     tier: ClaimPath | None
-    tier_map: Mapping[str, str] | None
+    tier_map: Mapping[str, str]
     conditions: tuple[Condition, ...]
 
     def apply(self, claims: Mapping[str, object], audiences: AbstractSet[str]) -> MappedClaims | str:
@@ -93,14 +93,9 @@ class ClaimMapping:
         except WrongClaimError as wrong:
             return str(wrong)
 
-    def tier_of(self, mapped: MappedClaims, default: str, tiers: Mapping[str, object]) -> str:
-        """Return the tier that *mapped* has: of the table, or without one, of that name in *tiers*; else *default*.
-
-        If several fit, it is the first of the table.
-        """
-        if self.tier_map is not None:
-            return next((tier for value, tier in self.tier_map.items() if value in mapped.tiers), default)
-        return next((value for value in mapped.tiers if value in tiers), default)
+    def tier_of(self, mapped: MappedClaims, default: str) -> str:
+        """Return the tier of *mapped*: the first of the table whose value it has, else *default*."""
+        return next((tier for value, tier in self.tier_map.items() if value in mapped.tiers), default)
 
     def _check_audience(self, claims: Mapping[str, object], audiences: AbstractSet[str]) -> None:
         named = self.audience.texts_in(claims)
@@ -143,6 +138,10 @@ def compile_mapping(  # noqa: PLR0913 - one for each setting
     """Return the mapping that these settings of an issuer describe. Raises ConfigurationError that names one."""
     if tier_map is not None and tier_claim is None:
         raise ConfigurationError("tier_map needs tier_claim, the claim whose values it lists")
+    tier = _path("tier_claim", tier_claim)
+    if tier is not None and tier_map is None:
+        # Otherwise an issuer could name any tier, also one that is meant for others.
+        raise ConfigurationError("tier_claim needs tier_map, a table of its values, as in { gold = 'enterprise' }")
     return ClaimMapping(
         audience=_path("audience_claim", audience_claim) or _AUDIENCE,
         subject=_path("subject_claim", subject_claim) or _SUBJECT,
@@ -150,8 +149,8 @@ def compile_mapping(  # noqa: PLR0913 - one for each setting
         scope_map=None if scope_map is None else _scope_map(scope_map),
         account=_path("account_claim", account_claim),
         owner=_path("owner_claim", owner_claim),
-        tier=_path("tier_claim", tier_claim),
-        tier_map=None if tier_map is None else _tier_map(tier_map),
+        tier=tier,
+        tier_map={} if tier_map is None else _tier_map(tier_map),
         conditions=() if require is None else tuple(_conditions(require)),
     )
 

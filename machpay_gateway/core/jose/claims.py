@@ -43,7 +43,7 @@ def validate_claims(token: CompactToken, issuer: Issuer, now: float) -> Claims |
 def principal_from_claims(claims: Claims, issuer: Issuer, tiers: Mapping[str, Tier]) -> Principal:
     """Return the principal of *claims*. Raises KeyError for a tier that is not among *tiers*."""
     mapped = claims.mapped
-    tier = issuer.mapping.tier_of(mapped, issuer.tier, tiers)
+    tier = issuer.mapping.tier_of(mapped, issuer.tier)
     return Principal(
         kind="jwt",
         id=mapped.subject,
