@@ -99,7 +99,7 @@ class ClaimMapping:
 
     def _check_audience(self, claims: Mapping[str, object], audiences: AbstractSet[str]) -> None:
         named = self.audience.texts_in(claims)
-        if isinstance(named, Absent):
+        if named is ABSENT:
             msg = f"claim {self.audience} is missing, which names the audience"
             raise WrongClaimError(msg)
         if audiences.isdisjoint(_texts(named)):
@@ -156,14 +156,14 @@ def compile_mapping(  # noqa: PLR0913 - one for each setting
 
 
 def _texts(value: str | Sequence[str] | Absent) -> Sequence[str]:
-    if isinstance(value, Absent):
+    if value is ABSENT:
         return ()
     return (value,) if isinstance(value, str) else value
 
 
 def _name_in(claims: Mapping[str, object], path: ClaimPath) -> str:
     name = path.text_in(claims)
-    if isinstance(name, Absent):
+    if name is ABSENT:
         msg = f"claim {path} is missing"
         raise WrongClaimError(msg)
     if not _NAME.fullmatch(name):
