@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from starlette.applications import Starlette
 
-from machpay_gateway import Principal
+from machpay_gateway import Issuer, Principal
 from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.cli.main import cli
 from machpay_gateway.core.api_problems import API_PROBLEMS
@@ -207,3 +207,8 @@ def test_the_table_of_metrics_is_complete() -> None:
 def test_every_picture_is_shown_and_every_shown_one_is_there() -> None:
     shown = {name for page in PAGES for name in re.findall(r"!\[[^]]+\]\(images/([^)]+)\)", page.read_text())}
     assert shown == {path.name for path in (ROOT / "docs" / "images").iterdir()}
+
+
+def test_the_table_of_an_issuers_settings_is_complete() -> None:
+    told = [cells[0].strip("`") for cells in rows(ROOT / "docs" / "tokens.md")]
+    assert sorted(told) == sorted(field.name for field in fields(Issuer) if field.init)

@@ -85,7 +85,11 @@ def _check_settings(session: CliSession) -> tuple[Settings | None, Sequence[Chec
 
 
 async def _check_connections(settings: Settings) -> Sequence[CheckResult]:
-    return [*await _check_database(settings), *await _check_limiter(settings)]
+    return [
+        *await _check_issuers(settings),
+        *await _check_database(settings),
+        *await _check_limiter(settings),
+    ]
 
 
 def _mistake(text: str) -> CheckResult:
@@ -126,6 +130,25 @@ def _check_hosts(settings: Settings) -> Sequence[CheckResult]:
         return [CheckResult("hosts", CheckStatus.WARNING, warning) for warning in settings.host_warnings]
     bound = ", ".join(f"{pages.setting} {pages.url}" for pages in settings.page_hosts.pages)
     return [CheckResult("hosts", CheckStatus.OK, f"pages have hosts of their own: {bound}")]
+
+
+async def _check_issuers(settings: Settings) -> Sequence[CheckResult]:
+    if not settings.issuers:
+        return []
+    from machpay_gateway.keysets import IssuedTokens
+
+    verifier = IssuedTokens(settings.issuers, settings.tiers)
+    try:
+        loaded = await verifier.load_keys(time.time())
+    finally:
+        await verifier.close()
+    return [_issuer_result(issuer, keys) for issuer, keys in loaded.items()]
+
+
+def _issuer_result(issuer: str, keys: int | str) -> CheckResult:
+    if isinstance(keys, str):
+        return CheckResult("issuer", CheckStatus.WRONG, f"{issuer}: {keys}", "correct the issuer, or set jwks")
+    return CheckResult("issuer", CheckStatus.OK, f"{issuer} has {keys} usable key{'' if keys == 1 else 's'}")
 
 
 async def _check_database(settings: Settings) -> Sequence[CheckResult]:

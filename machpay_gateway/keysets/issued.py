@@ -1,11 +1,12 @@
 """Verifies the tokens of configured issuers and the gateway's own; the rules for claims are in `core.jose`."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
 
 from machpay_gateway.core.decision.credential import SignedToken
 from machpay_gateway.core.decision.principal import Principal
-from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable
 from machpay_gateway.core.jose.claims import principal_from_claims, validate_claims
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.issuer import Issuer
@@ -87,6 +88,11 @@ class IssuedTokens:
         self._verified.remember(token.digest, principal, now)
         return principal
 
+    async def load_keys(self, now: float) -> Mapping[str, int | str]:
+        """Return how many usable keys each issuer has, or why they cannot be loaded."""
+        counts = await asyncio.gather(*(_count_keys(key_set, now) for _, key_set in self._trusted.values()))
+        return dict(zip(self._trusted, counts, strict=True))
+
     async def close(self) -> None:
         """Cancel look-ups and fetches in progress."""
         if self._own is not None:
@@ -97,6 +103,13 @@ class IssuedTokens:
 
 async def _keys_for(token: CompactToken, key_set: KeySet, now: float) -> tuple[VerifyingKey, ...]:
     return keys_for(token, await key_set.keys(now)) or keys_for(token, await key_set.newest_keys(now))
+
+
+async def _count_keys(key_set: KeySet, now: float) -> int | str:
+    try:
+        return len((await key_set.keys(now)).keys)
+    except KeysetUnavailable as exc:
+        return str(exc)
 
 
 def _key_set(issuer: Issuer) -> KeySet:

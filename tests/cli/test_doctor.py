@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +21,7 @@ from machpay_gateway.limiters.redis.refusals import LimiterUse
 from tests.applications import ok
 from tests.cli.conftest import Invoke
 from tests.gateways import Guarded
+from tests.issuers import OAUTH, OPENID, jwks
 from tests.redises.ports import HOST, free_port
 from tests.redises.servers import Server, running_server
 from tests.servers import serving
@@ -565,3 +567,29 @@ def test_where_no_gateway_can_be_asked_the_settings_say_what_to_expect(
     message, text, _ = only(checked(invoke, exit_code=0), "addresses")
     assert message == status
     assert "no running gateway answers at" in text
+
+
+def test_the_keys_of_each_issuer_are_loaded(invoke: Invoke) -> None:
+    key = RSAKey.generate_key(2048, {"kid": "k1"})
+    Path("jwks.json").write_bytes(jwks(key))
+    with serving(Starlette()) as (host, port):
+        away = f"http://{host}:{port}/realms/acme"
+        settings = f"""
+            [[issuers]]
+            issuer = "https://id.example.com"
+            audience = "api"
+            jwks = "jwks.json"
+
+            [[issuers]]
+            issuer = "{away}"
+            audience = "api"
+            """
+        with Path("machpay.toml").open("a", encoding="utf-8") as file:
+            file.write(settings)
+
+        good, wrong = [finding for finding in checked(invoke, exit_code=1) if finding["subject"] == "issuer"]
+
+    assert (good["status"], good["found"]) == ("ok", "https://id.example.com has 1 usable key")
+    assert (wrong["status"], wrong["way_out"]) == ("wrong", "correct the issuer, or set jwks")
+    for path in (f"/realms/acme{OPENID}", f"{OAUTH}/realms/acme"):
+        assert f"http://{host}:{port}{path} responded 404" in wrong["found"]

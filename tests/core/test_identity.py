@@ -38,6 +38,12 @@ def test_the_fields_of_a_key_are_complete() -> None:
     }
 
 
+def test_the_account_of_an_issuers_token_is_encoded_like_its_subject() -> None:
+    fields = dict(identity_fields(principal("jwt", "Ünal", "Müller 100%"), MACHPAY.header_prefix))
+    assert (fields["X-MachPay-Account"], fields["X-MachPay-Subject"]) == ("M%C3%BCller 100%25", "%C3%9Cnal")
+    assert "X-MachPay-Key-Id" not in fields
+
+
 def test_the_fields_of_an_access_token_have_its_client_and_no_key() -> None:
     assert dict(identity_fields(principal("oauth", "user_1", client="client_1"), MACHPAY.header_prefix)) == {
         "X-MachPay-Client": "client_1",

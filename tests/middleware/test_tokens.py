@@ -10,6 +10,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from machpay_gateway import ConfigurationError, Issuer, MachPayAuth
+from machpay_gateway.core.limits.rate import SharedLimits, Tier
 from tests.applications import ok
 from tests.gateways import Guarded, guarded
 
@@ -65,6 +66,36 @@ async def test_callers_of_one_issuer_have_a_quota_each(api: Guarded) -> None:
     for presented, left in ((one, 9998), (token(sub="user-1", jti="2"), 9997), (other, 9999)):
         answer = await api.client(presented).get("/v1/skills")
         assert answer.headers["ratelimit"].startswith(f'"minute";r={left};')
+
+
+async def test_callers_of_one_account_share_its_limit(tmp_path: Path) -> None:
+    jwks = tmp_path / "jwks.json"
+    jwks.write_text(json.dumps({"keys": [KEY.as_dict(private=False)]}))
+    issuer = Issuer(
+        ISSUER,
+        audience=AUDIENCE,
+        jwks=str(jwks),
+        account_claim="org",
+        owner_claim="team",
+        tier_claim="plan",
+        tier_map={"gold": "enterprise"},
+    )
+    shared = Tier("100/minute", 9, account=SharedLimits("4/minute"), owner=SharedLimits("2/minute"))
+    async with guarded(ok, issuers=[issuer], tiers={"standard": shared}) as it:
+        statuses = [
+            (await it.client(token(sub=sub, org=org, team=team, plan=plan)).get("/v1/skills")).status_code
+            for sub, org, team, plan in [
+                ("user-1", "acme", "core", ""),
+                ("user-2", "acme", "core", ""),
+                ("user-3", "acme", "core", ""),  # over the limit of the owner
+                ("user-3", "acme", "web", ""),
+                ("user-4", "acme", "web", ""),
+                ("user-5", "acme", "data", ""),  # over the limit of the account
+                ("user-1", "other", "core", ""),
+                ("user-6", "acme", "data", "gold"),  # whose tier has no such limit
+            ]
+        ]
+        assert statuses == [200, 200, 429, 200, 200, 429, 200, 200]
 
 
 def test_a_missing_key_set_stops_the_startup(tmp_path: Path) -> None:
