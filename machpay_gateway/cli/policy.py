@@ -28,6 +28,7 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.rate import Limits, Tier, describe_limits
+from machpay_gateway.core.scopes import unknown_scopes
 from machpay_gateway.settings import Settings, check_file, load_settings
 from machpay_gateway.web.path import canonical_path
 
@@ -62,7 +63,7 @@ def policy() -> None:
 def check(session: CliSession, *, file: Path | None, as_json: bool) -> None:
     """Report every mistake in FILE by line and exit with 1, or list its routes. The environment is ignored.
 
-    Limits that can never be reached are warnings.
+    Limits that can never be reached, and scopes of issuers that no route requires, are warnings.
     """
     path = file or session.settings_file
     mistakes = check_file(path)
@@ -123,7 +124,19 @@ def _outcome(
 
 def _warnings(settings: Settings) -> list[str]:
     of_routes = unreachable_route_limits(settings.routes, settings.tiers, settings.anonymous)
-    return [*unreachable_limits(settings.tiers), *of_routes]
+    return [*unreachable_limits(settings.tiers), *of_routes, *_useless_scopes(settings)]
+
+
+def _useless_scopes(settings: Settings) -> Iterator[str]:
+    """Yield the scopes that the table of an issuer gives and nothing requires, probably mistyped."""
+    defined = policy_for(settings).scopes
+    for issuer in settings.issuers:
+        for value, scopes in (issuer.mapping.scope_map or {}).items():
+            for name in unknown_scopes(sorted(scopes), defined):
+                yield (
+                    f"issuer {issuer.issuer}: scope_map.{value} gives {name!r}, which no route requires; known scopes: "
+                    f"{', '.join(sorted(defined))}"
+                )
 
 
 def _print_routes(path: Path, settings: Settings) -> None:

@@ -174,6 +174,26 @@ def test_limits_that_can_never_be_reached_are_warnings(invoke_bare: Invoke) -> N
     assert len(json.loads(invoke_bare("policy", "check", "--json").stdout)["warnings"]) == 3
 
 
+def test_a_mapped_scope_that_no_route_requires_is_a_warning(invoke_bare: Invoke) -> None:
+    issuer = """
+        [[issuers]]
+        issuer = "https://id.example.com"
+        audience = "api"
+        scope_map = { admin = "reports:* reports:raed", reader = ["extra:read"] }
+        """
+    routes = 'scopes = ["extra:read"]\n[[routes]]\nmatch = "GET /v1/reports"\nscopes = "reports:read"\n'
+    Path("machpay.toml").write_text(routes + issuer, encoding="utf-8")
+
+    result = invoke_bare("policy", "check")
+
+    assert result.exit_code == 0
+    (warning,) = result.stderr.splitlines()
+    assert warning.startswith(
+        "warning: issuer https://id.example.com: scope_map.admin gives 'reports:raed', which no route requires; known "
+    )
+    assert "extra:read, keys:manage, reports:read" in warning
+
+
 @pytest.mark.parametrize(
     "limits, warned",
     [
