@@ -84,7 +84,9 @@ async def _run(operation: Operation, call: AdminRequest) -> Response:
 def _openapi_endpoint(gateway: Gateway) -> Endpoint:
     @cache
     def document() -> bytes:  # at the first request: building it takes longer than the rest of the start
-        return orjson.dumps(openapi_document(gateway.policy.scopes, takes_reports=gateway.reports is not None))
+        return orjson.dumps(
+            openapi_document(gateway.policy.scopes, takes_reports=gateway.reports is not None, brand=gateway.brand)
+        )
 
     async def describe(_request: Request) -> Response:
         return Response(document(), headers=NO_STORE, media_type="application/json")

@@ -14,6 +14,7 @@ from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Opera
 from machpay_gateway.admin.responses import ProblemDocument
 from machpay_gateway.core.accounts.management import Manager, Role, may_manage
 from machpay_gateway.core.api_problems import API_PROBLEMS
+from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import PROXY_REASONS, Reason
 
@@ -36,11 +37,16 @@ _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
 }
 
 
-def openapi_document(scopes: Sequence[str], *, takes_reports: bool = False) -> dict[str, Any]:
-    """Return the document of a gateway whose keys may hold *scopes*. *takes_reports* adds the endpoint for leaks."""
+def openapi_document(scopes: Sequence[str], *, takes_reports: bool = False, brand: Brand = MACHPAY) -> dict[str, Any]:
+    """Return the document of a gateway whose keys may hold *scopes*, with the secrets of *brand*.
+
+    *takes_reports* adds the endpoint for leaks.
+    """
     schemas = _schemas()
     for model in ("NewKey", "NewClient"):
         schemas[model]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
+    schemas["IssuedKey"]["properties"]["secret"]["pattern"] = f"^{brand.prefix}_(live|test)_"
+    schemas["IssuedClient"]["properties"]["client_secret"]["anyOf"][0]["pattern"] = f"^cs_{brand.tag}_"
     paths: dict[str, dict[str, Any]] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
@@ -50,7 +56,7 @@ def openapi_document(scopes: Sequence[str], *, takes_reports: bool = False) -> d
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "MachPay keys",
+            "title": f"{brand.name} keys",
             "version": VERSION,
             "description": "API keys: create, scope, restrict, rotate, revoke. Apps that act for users, and grants.",
         },

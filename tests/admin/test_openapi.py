@@ -9,6 +9,7 @@ from schemathesis.specs.openapi import definitions
 from machpay_gateway.admin.openapi import openapi_document, schema_name
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.core.api_problems import API_PROBLEMS
+from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from tests.admin.conftest import Caller, in_memory, over
 from tests.admin.test_accounts import BODIES
@@ -171,3 +172,11 @@ async def test_every_response_matches_its_schema(admin: Caller, operation: Opera
 @pytest.mark.parametrize("model", [operation.response for operation in OPERATIONS], ids=lambda model: model.__name__)
 def test_the_schema_of_a_response_refuses_another_one(model: type) -> None:
     assert not validator(SCHEMAS[schema_name(model.__name__)]).is_valid({"object": "nothing"})
+
+
+def test_the_document_is_of_the_brand() -> None:
+    document = openapi_document(KNOWN_SCOPES, brand=Brand(prefix="acme", tag="ac1", name="Acme"))
+    schemas = document["components"]["schemas"]
+    assert document["info"]["title"] == "Acme keys"
+    assert schemas["IssuedKey"]["properties"]["secret"]["pattern"] == "^acme_(live|test)_"
+    assert schemas["IssuedClient"]["properties"]["client_secret"]["anyOf"][0]["pattern"] == "^cs_ac1_"

@@ -63,7 +63,7 @@ class IssuedClientDocument(OAuthClientDocument):
     """An app with its new secret."""
 
     client_secret: Annotated[
-        Annotated[str, JsonSchema(pattern="^cs_[a-z][a-z0-9]*_")] | None,
+        str | None,
         JsonSchema(description="Shown only once; null for a public app, which has none."),
     ]
 
