@@ -61,23 +61,27 @@ class MachPayAuth:
         if gateway is not None and options:
             raise ConfigurationError(f"MachPayAuth takes a gateway or settings, not both: drop {', '.join(options)}")
         self.app = app
-        self._config_error: ConfigurationError | None = None
+        self.config_error: ConfigurationError | None = None
         try:
-            self.gateway = gateway or ConfiguredGateway(**options)
+            self.use_gateway(gateway or ConfiguredGateway(**options))
             self.trust = trust or self.gateway.trust
             self._problem_pages = problem_pages(self.gateway.brand)
-            self._streams = StreamWatch(self.gateway.gate.recheck)
         except ConfigurationError as exc:
             if not _inside_event_loop():
                 raise
             # Starlette builds its middleware within the server's lifespan call, where uvicorn takes an exception for an
             # application without lifespan and serves it. Only the lifespan handler can report that the startup failed.
-            self._config_error = exc
+            self.config_error = exc
+
+    def use_gateway(self, gateway: Gateway) -> None:
+        """Decide by *gateway* from the next request on."""
+        self.gateway = gateway
+        self._streams = StreamWatch(gateway.gate.recheck)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or self._config_error is not None:  # noqa: PLR1714 - cheaper than a tuple
+        if (kind != "http" and kind != "websocket") or self.config_error is not None:  # noqa: PLR1714 - cheaper than a tuple
             await self._serve_other(scope, receive, send)
             return
         began_at = perf_counter()
@@ -201,8 +205,8 @@ class MachPayAuth:
                 record(principal, route, outcome, status or default_status, began)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._config_error is not None:
-            await _fail(self._config_error, scope, receive, send)
+        if self.config_error is not None:
+            await _fail(self.config_error, scope, receive, send)
         elif scope["type"] == "lifespan":
             await run_lifespan(self.app, scope, receive, send, self.gateway.lifecycle)
         else:

@@ -1,11 +1,12 @@
 """README and docs agree with the code."""
 
+import inspect
 import os
 import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
@@ -28,6 +29,7 @@ from machpay_gateway.settings.model import LimiterFailure
 from machpay_gateway.settings.server import ServerSettings
 from machpay_gateway.settings.sources import check_file
 from machpay_gateway.telemetry.metrics import METRICS
+from machpay_gateway.testing import as_principal
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,6 +48,21 @@ def rows(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("index, name", [(0, "starlette_app.py"), (1, "fastapi_app.py")])
 def test_the_examples_in_the_readme_are_the_files(index: int, name: str) -> None:
     assert blocks(ROOT / "README.md", "python")[index] == (ROOT / "examples" / name).read_text()
+
+
+def test_the_tests_of_an_example_are_the_file_and_name_every_argument() -> None:
+    page = ROOT / "docs" / "testing-your-app.md"
+    assert blocks(page, "python")[0] == (ROOT / "examples" / "test_fastapi_app.py").read_text()
+    arguments = [name for name in inspect.signature(as_principal).parameters if name not in {"app", "principal"}]
+    assert [cells[0].strip("`") for cells in rows(page)] == arguments
+
+
+def test_the_test_of_a_limit_in_the_docs_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks(ROOT / "docs" / "testing-your-app.md", "python")[2], names)  # noqa: S102 - our own pages
+    names["test_the_third_request_is_refused"]()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("page, index", [("README.md", 2), ("docs/application.md", 0), ("docs/hooks.md", 0)])

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from machpay_gateway import Gateway, MachPayAuth, Route
 from machpay_gateway.cli.demo import load_sample
 from machpay_gateway.core.decision.policy import Policy
+from machpay_gateway.testing import as_principal, create_key
 
 ROOT = Path(__file__).parents[1]
 GUIDE_SCOPES = ("skills:execute", "skills:list", "account:read", "account:write", "webhooks:manage")
@@ -33,9 +34,7 @@ def issue(gateway: Gateway, *scopes: str) -> dict[str, str]:
 
     async def create() -> str:
         async with gateway:
-            account = await gateway.accounts.find("acme") or await gateway.accounts.create("acme", "standard")
-            _, secret = await gateway.keys.create(account.id, name="ada", scopes=scopes, environment="live")
-            return secret
+            return await create_key(gateway, scopes=scopes, name="ada")
 
     return {"Authorization": f"Bearer {asyncio.run(create())}"}
 
@@ -48,12 +47,20 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name, hello", [("starlette_app", {}), ("fastapi_app", {"tier": "standard"})])
 def test_an_example_responds_to_its_caller_and_requires_the_scope(name: str, hello: dict[str, str]) -> None:
-    gateway = Gateway()
-    may, may_not = issue(gateway, "skills:execute"), issue(gateway, "skills:list")
+    app = example(name).app
+    with as_principal(app, scopes="skills:execute", name="ada"):
+        assert TestClient(app).post("/v1/skills/execute").json() == {"hello": "ada", **hello}
+    with as_principal(app, scopes="skills:list"):
+        assert TestClient(app).post("/v1/skills/execute").status_code == 403
+    with as_principal(app, None):
+        assert TestClient(app).post("/v1/skills/execute").status_code == 401
+
+
+@pytest.mark.parametrize("name", ["starlette_app", "fastapi_app"])
+def test_an_example_identifies_a_key_of_its_database(name: str) -> None:
+    headers = issue(Gateway(), "skills:execute")
     with TestClient(example(name).app) as client:
-        assert client.post("/v1/skills/execute", headers=may).json() == {"hello": "ada", **hello}
-        assert client.post("/v1/skills/execute", headers=may_not).status_code == 403
-        assert client.post("/v1/skills/execute").status_code == 401
+        assert client.post("/v1/skills/execute", headers=headers).json()["hello"] == "ada"
 
 
 def test_the_fastapi_example_documents_its_scopes() -> None:

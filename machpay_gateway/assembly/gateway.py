@@ -67,16 +67,19 @@ class ConfiguredGateway(Gateway):
         carries: bool = False,
         workers: int = 1,
         has_served: bool = False,
+        settings: Settings | None = None,
         **options: Unpack[Options],
     ) -> None:
         """Read `machpay.toml` and the environment; *options* override both. Raises ConfigurationError.
+
+        *settings* are used as they are, if given.
 
         *own_routes* are those of the gateway's own APIs that are served beside the application, by its settings. One
         that *carries* requests to upstreams serves only the environments that have one. *workers* is how many processes
         are known to serve with these settings, of which others may start later; 0 in a process that does not serve.
         *has_served* is whether this one goes on for one that served: a Redis that refuses it does not stop its start.
         """
-        settings = load_settings(options)
+        settings = settings or load_settings(options)
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         hosts = settings.page_hosts
         store = store_for(settings)

@@ -1,8 +1,8 @@
 """The sources of settings: `machpay.toml`, then `MACHPAY_*`, then Python, each overriding the one before."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,10 @@ class _Source:
     values: Mapping[str, Any]
     describe: Callable[[SettingPath, str], SettingMistake]
 
+    def without(self, names: Collection[str]) -> "_Source":
+        """Return the source without the settings *names*."""
+        return replace(self, values={name: value for name, value in self.values.items() if name not in names})
+
 
 @dataclass(slots=True)
 class _Merged:
@@ -64,14 +68,23 @@ class _Merged:
                 into[name] = value
 
 
-def load_settings(options: Options | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Return the settings of this process. Raises ConfigurationError that names every mistake."""
+def load_settings(
+    options: Options | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    without: Collection[str] = (),
+) -> Settings:
+    """Return the settings of this process. Raises ConfigurationError that names every mistake.
+
+    The settings *without* are not read, and have their defaults.
+    """
     options = options or {}
     config = options.get("config") or environ.get("MACHPAY_CONFIG")
     values = {name: value for name, value in options.items() if name != "config"}
     mistakes: list[SettingMistake] = []
     python = _Source(values, lambda path, message: SettingMistake(0, f"{_dotted(path)}: {message}"))
-    return _load([_file(config, mistakes), _environment(environ, mistakes), python], mistakes)
+    sources = [_file(config, mistakes), _environment(environ, mistakes), python]
+    return _load([source.without(without) for source in sources], mistakes)
 
 
 def check_file(path: Path) -> list[str]:
