@@ -32,11 +32,7 @@ def example(name: str) -> ModuleType:
 def issue(gateway: Gateway, *scopes: str) -> dict[str, str]:
     """Return the header that carries a new key."""
 
-    async def create() -> str:
-        async with gateway:
-            return await create_key(gateway, scopes=scopes, name="ada")
-
-    return {"Authorization": f"Bearer {asyncio.run(create())}"}
+    return {"Authorization": f"Bearer {asyncio.run(create_key(gateway, scopes=scopes, name='ada'))}"}
 
 
 @pytest.fixture(autouse=True)

@@ -19,13 +19,18 @@ async def create_key(
     environment: str = "live",
     name: str = "test",
 ) -> str:
-    """Return the secret of a new key of the open *gateway*, for `Authorization: Bearer …`.
+    """Return the secret of a new key of *gateway*, for `Authorization: Bearer …`. Opens it meanwhile if it is not open.
 
     *scopes* are names, or one text of names separated by spaces. *account* is the name of the key's account, by default
     one for each *tier*. An account that is not there is created, with this tier, which is `standard` unless given. Test
     keys have the tier `test`, whatever their account has. Raises InputError for what no key can have, such as an
     unknown scope, and for an account of another tier.
     """
+    if not gateway.lifecycle.is_open:
+        async with gateway:
+            return await create_key(
+                gateway, scopes=scopes, tier=tier, owner=owner, account=account, environment=environment, name=name
+            )
     names = scopes.split() if isinstance(scopes, str) else scopes
     owned_by = await _account(gateway, account or f"{tier or _TIER} account", tier)
     _, secret = await gateway.keys.create(owned_by.id, name=name, owner=owner, scopes=names, environment=environment)

@@ -1,5 +1,6 @@
 """`create_key`: real keys on a gateway in memory."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -80,6 +81,14 @@ def test_what_no_key_can_have_is_an_error(
 ) -> None:
     with pytest.raises(InputError, match=message):
         bearer(client, gateway, **options)
+
+
+def test_the_gateway_need_not_be_open_and_keeps_its_keys() -> None:
+    gateway = Gateway(database="memory://", routes=ROUTES)
+    secret = asyncio.run(create_key(gateway, scopes="skills:list", name="ada"))
+    assert not gateway.lifecycle.is_open
+    with TestClient(MachPayAuth(ok, gateway=gateway), headers={"Authorization": f"Bearer {secret}"}) as client:
+        assert [client.get(path).status_code for path in ("/v1/skills", "/v1/reports")] == [200, 403]
 
 
 def test_an_account_keeps_its_tier(client: TestClient, gateway: Gateway) -> None:
