@@ -226,9 +226,19 @@ class _Router:
             is_public = own is not None and scope["machpay"] is None
             own = WebSocketClose() if is_public else None
         if own is not None:
-            await own(scope, receive, send)
+            await own(_with_stripped_values(scope), receive, send)
             return
         await self._app(_without_our_cookies(scope), receive, _setting_none_of_our_cookies(send))
+
+
+def _with_stripped_values(scope: Scope) -> Scope:
+    """Return *scope* without whitespace around header values, which is no part of them (RFC 9110 §5.5).
+
+    uvicorn with httptools leaves what is behind a value.
+    """
+    if all(value == value.strip(b" \t") for _, value in scope["headers"]):
+        return scope
+    return dict(scope, headers=[(name, value.strip(b" \t")) for name, value in scope["headers"]])
 
 
 def _without_our_cookies(scope: Scope) -> Scope:

@@ -90,7 +90,8 @@ def _fault(method: bytes | None, target: bytes | None, headers: Sequence[tuple[b
 
 
 def _values(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> tuple[bytes, ...]:
-    return tuple(value for name, value in headers if name == wanted)
+    # RFC 9110 §5.5: whitespace around a value is no part of it. Some servers leave what is behind it.
+    return tuple(value.strip(b" \t") for name, value in headers if name == wanted)
 
 
 def _only(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:

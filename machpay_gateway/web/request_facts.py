@@ -146,6 +146,7 @@ def accepted_request_id(value: bytes, peer: str, proxies: Allowlist | None) -> b
 
     An id that contains a secret is not accepted, because ids are logged and forwarded.
     """
+    value = value.strip(b" \t")
     is_valid = is_trusted_proxy(peer, proxies) and _REQUEST_ID.fullmatch(value) and not contains_secret(value.decode())
     return value if is_valid else None
 
@@ -154,6 +155,7 @@ def preflight_method(method: str, origin: bytes | None, requested: bytes, *, has
     """Return the *requested* method if the request is a CORS preflight without credentials, else None."""
     # Fetch §3.2.2: a preflight is an OPTIONS with one Origin and one Access-Control-Request-Method, without credentials
     # and without a body. Anything else needs a caller before it may reach the application.
+    requested = requested.strip(b" \t")
     is_preflight = method == "OPTIONS" and origin and _METHOD.fullmatch(requested) and not has_body
     return requested.decode() if is_preflight else None
 

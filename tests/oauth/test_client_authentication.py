@@ -33,6 +33,9 @@ async def test_a_client_proves_itself_by_its_header_or_in_the_body(rig: Rig) -> 
     assert same.status_code == 200
     lower = {"Authorization": basic(rig.client.id, rig.secret)["Authorization"].replace("Basic", "bAsIc")}
     assert (await request_token(rig, lower)).status_code == 200
+    # RFC 9110 §5.5: whitespace around a value is no part of it.
+    blanks = {"Authorization": f"\t{basic(rig.client.id, rig.secret)['Authorization']} \t"}
+    assert (await request_token(rig, blanks)).status_code == 200
 
 
 async def test_id_and_secret_are_percent_encoded_in_the_header(rig: Rig) -> None:
