@@ -24,6 +24,7 @@ from machpay_gateway.web.headers import refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import Trust, is_trusted_proxy, request_facts
+from machpay_gateway.web.server_errors import add_to_error_response
 from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receive_until_end
 
 if TYPE_CHECKING:
@@ -195,6 +196,8 @@ class MachPayAuth:
         except Exception as exc:
             if stream is None or not stream.explains(exc):
                 default_status = _FAILED
+                if status is None and kind == "http":
+                    add_to_error_response(scope, added)
                 raise
         finally:
             if stream is not None:
