@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from starlette.routing import Route as StarletteRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from machpay_gateway import ConfigurationError, Gateway, Route
+from machpay_gateway import ConfigurationError, Gateway, MachPayAuth, Route
 from machpay_gateway.admin.operations import DESCRIPTION_PATH, OPERATIONS, Operation
 from machpay_gateway.core.network.address import parse_allowlist
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -220,6 +221,12 @@ async def test_trust_replaces_that_of_the_settings_for_the_key_api_too(trusted: 
         response = await caller.ask("GET", "/v1/whoami", headers={"X-Forwarded-For": "203.0.113.7"})
         assert response.status_code == status
         await api.close()
+
+
+def test_create_app_takes_what_the_middleware_takes() -> None:
+    taken, expected = (signature(function).parameters for function in (create_app, MachPayAuth))
+    for name in expected.keys() - {"app"}:
+        assert (taken[name].kind, taken[name].default) == (expected[name].kind, expected[name].default), name
 
 
 def test_a_gateway_that_has_the_key_api_is_served_as_it_is() -> None:
