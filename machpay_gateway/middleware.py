@@ -1,6 +1,7 @@
 """MachPayAuth: ASGI in, decision, ASGI out."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Unpack
@@ -20,16 +21,17 @@ from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
-from machpay_gateway.web.headers import refusal_headers, response_headers
+from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import Trust, is_trusted_proxy, request_facts
-from machpay_gateway.web.server_errors import add_to_error_response
 from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receive_until_end
 
 if TYPE_CHECKING:
     from machpay_gateway.core.decision.route import Route
     from machpay_gateway.telemetry.traces import Record, Traces
+
+logger = logging.getLogger("machpay_gateway")
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 _ENDS = {"http.response.body", "websocket.close"}
@@ -67,12 +69,18 @@ class MachPayAuth:
             self.use_gateway(gateway or ConfiguredGateway(**options))
             self.trust = trust or self.gateway.trust
             self._problem_pages = problem_pages(self.gateway.brand)
+            self._warn()
         except ConfigurationError as exc:
             if not _inside_event_loop():
                 raise
             # Starlette builds its middleware within the server's lifespan call, where uvicorn takes an exception for an
             # application without lifespan and serves it. Only the lifespan handler can report that the startup failed.
             self.config_error = exc
+
+    def _warn(self) -> None:
+        """Log what is set and nobody serves here."""
+        for warning in self.gateway.settings.unserved_by_middleware:
+            logger.warning("%s", warning)
 
     def use_gateway(self, gateway: Gateway) -> None:
         """Decide by *gateway* from the next request on."""
@@ -197,7 +205,7 @@ class MachPayAuth:
             if stream is None or not stream.explains(exc):
                 default_status = _FAILED
                 if status is None and kind == "http":
-                    add_to_error_response(scope, added)
+                    _add_to_error_response(scope, added)
                 raise
         finally:
             if stream is not None:
@@ -249,6 +257,12 @@ class MachPayAuth:
             await send_problem(scope, receive, send, problem, headers)
         finally:
             record(denied.principal, denied.route, outcome_of_refusal(denied), problem.status, began_at)
+
+
+def _add_to_error_response(scope: Scope, headers: Headers) -> None:
+    from machpay_gateway.web.server_errors import add_to_error_response  # noqa: PLC0415 - with 50 modules of Starlette
+
+    add_to_error_response(scope, headers)
 
 
 async def _fail(error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:

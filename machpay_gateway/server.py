@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
+from typing_extensions import override
 
 from machpay_gateway.admin.app import key_api
 from machpay_gateway.admin.operations import OWN_ROUTES
@@ -147,6 +148,10 @@ class _ControlPlaneApp(MachPayAuth):
         self._branches = branches
         self._forward_auth = forward_auth
         self._pages = gateway.page_guard
+
+    @override
+    def _warn(self) -> None:
+        pass  # all of it is served here, or by the proxy in front
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""

@@ -86,6 +86,19 @@ class Settings:
         audience = None if self.oauth is None else self.oauth.audience
         return tuple(shared_hosts(self.page_hosts, api_url, audience))
 
+    @property
+    def unserved_by_middleware(self) -> Sequence[str]:
+        """Warnings about settings of what the middleware alone does not serve."""
+        warnings = [
+            f"[{name}] is set, and MachPayAuth alone does not serve it: run `machpay-gateway serve`, or use "
+            "`create_app` of machpay_gateway.server instead, which serves it beside your application"
+            for name in ("console", "oauth", "leaks")
+            if getattr(self, name) is not None
+        ]
+        if self.upstreams:
+            warnings.append("[upstreams] is set, and MachPayAuth does not forward there: run `machpay-gateway serve`")
+        return warnings
+
 
 class Options(TypedDict, total=False):
     """The settings as arguments in Python. *config* is the file to read instead of `machpay.toml`."""

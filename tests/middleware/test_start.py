@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from machpay_gateway import ConfigurationError, MachPayAuth
 from machpay_gateway.core.keys.key import mint_secret
+from machpay_gateway.server import create_app
 from tests.applications import ok
 from tests.servers import exchange, serving
 
@@ -46,6 +47,37 @@ def test_a_test_client_that_makes_a_loop_for_each_request_is_served(
     client = TestClient(MachPayAuth(ok))
     for _ in range(3):
         assert client.get("/v1/skills", headers={"Authorization": "Bearer a.b.c"}).status_code == 401
+
+
+_SECTIONS = {
+    "console": '[console]\nurl = "https://console.example.com"\napi_url = "https://api.example.com"\n',
+    "oauth": '[oauth]\nissuer = "https://id.example.com"\naudience = "https://api.example.com"\n',
+    "leaks": "[leaks]\n",
+    "upstreams": '[upstreams]\nlive = "http://127.0.0.1:9000"\n',
+}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [(), *((name,) for name in _SECTIONS), tuple(_SECTIONS)],
+    ids=lambda names: " ".join(names) or "none",
+)
+def test_what_the_middleware_does_not_serve_is_a_warning_at_start(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = "".join(_SECTIONS[name] for name in names)
+    (tmp_path / "machpay.toml").write_text(f'database = "memory://"\nsecret_key = "{"s" * 32}"\n{settings}')
+    app = Starlette()
+    app.add_middleware(MachPayAuth)
+    with TestClient(app):
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [warning.split(" ", 1)[0] for warning in warnings] == [f"[{name}]" for name in names]
+    assert all("`machpay-gateway serve`" in warning for warning in warnings)
+    assert all("`create_app`" in warning for warning in warnings if not warning.startswith("[upstreams]"))
+    caplog.clear()
+    with TestClient(create_app(ok)):  # serves them
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_an_invalid_setting_is_raised_by_the_constructor() -> None:
