@@ -128,7 +128,7 @@ class Gate:
         self._keys = keys
         self._tokens: TokenVerifier | None = tokens if identifier is None else identifier
         self._identifier = identifier
-        self._hooks = hooks
+        self.hooks = hooks
         self._brand = brand
         self._failures = failures
         self._lookups = failures.scaled(_LOOKUPS)
@@ -150,7 +150,7 @@ class Gate:
             restored=self._restored,
             shedder=self._shedder,
             identifier=self._identifier,
-            hooks=self._hooks,
+            hooks=self.hooks,
             brand=self._brand,
             clock=self._clock,
         )
@@ -184,8 +184,8 @@ class Gate:
         if principal is None or principal.key is not None:
             return self._before_lookup(facts, route, token, digest, now)
         request: AdmissionRequest | Denied | Pending = self._checks.admission_request(facts, route, principal, now)
-        if self._hooks is not None and isinstance(request, AdmissionRequest):
-            request = self._hooks.check_nowait(facts, route, principal, now) or request
+        if self.hooks is not None and isinstance(request, AdmissionRequest):
+            request = self.hooks.check_nowait(facts, route, principal, now) or request
         if not isinstance(request, AdmissionRequest):
             return PendingIdentity(facts, route, token) if request is PENDING else self._count_failure(facts, request)
         if self._shedder.is_shedding and not self._shedder.admits(request.group):
@@ -272,7 +272,7 @@ class Gate:
             return Denied(Reason.INVALID_CREDENTIALS, principal, route)
         if denied := admit(facts, route, principal, self._clock()):
             return denied
-        return None if self._hooks is None else await self._hooks.recheck(facts, route, principal, self._clock())
+        return None if self.hooks is None else await self.hooks.recheck(facts, route, principal, self._clock())
 
     def _without_bearer(
         self, facts: RequestFacts, route: Route, token: BoundToken | Unreadable
@@ -364,9 +364,9 @@ class Gate:
             return _shed(pending.route, principal)
         if pending.refused_for is not None:
             return Denied(pending.refused_for.reason, pending.refused_for.detail, pending.route, principal)
-        if self._hooks is None:
+        if self.hooks is None:
             return request
-        return await self._hooks.check(pending.facts, pending.route, principal, self._clock()) or request
+        return await self.hooks.check(pending.facts, pending.route, principal, self._clock()) or request
 
     def _verify_proof(self, pending: PendingIdentity, principal: Principal) -> Proof | Denied:
         """Return the proof that the sender has the token's key, used before or not, or why there is none."""

@@ -23,7 +23,7 @@ from machpay_gateway.settings import MEMORY_DATABASE, Options, load_settings
 
 # What needs a server, a file or a secret, which tests do not have. No decision about a given caller depends on it.
 _UNUSED = frozenset({
-    "assertion", "console", "database", "database_file", "issuers", "leaks", "oauth", "redis", "redis_file",
+    "assertion", "console", "database", "database_file", "identify", "issuers", "leaks", "oauth", "redis", "redis_file",
     "secret_key", "secret_key_file", "traces",
 })  # fmt: skip
 _OPTIONS = Options.__optional_keys__

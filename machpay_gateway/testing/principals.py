@@ -20,7 +20,9 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.rate import Tier
 from machpay_gateway.core.scopes import Scopes, check_scope_name, unknown_scopes
+from machpay_gateway.gate import PendingIdentity
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.hooks import PENDING, CheckHooks
 from machpay_gateway.telemetry.steps import StepTimes
 from machpay_gateway.testing.applications import Guard, find_guards
 
@@ -33,30 +35,47 @@ _FROM_ARGUMENTS: Final = _FromArguments()
 
 
 class PrincipalGate:
-    """Decides about requests of *principal* by *policy*; None is a caller without credentials."""
+    """Decides about requests of *principal* by *policy* and the application's own checks.
 
-    def __init__(self, policy: Policy, principal: Principal | None) -> None:
+    None is a caller without credentials.
+    """
+
+    def __init__(self, policy: Policy, principal: Principal | None, hooks: CheckHooks | None) -> None:
         self.policy = policy
+        self.hooks = hooks
         self._principal = principal
 
     def with_policy(self, policy: Policy) -> "PrincipalGate":
         """Return a gate that decides by *policy* about the same caller."""
-        return PrincipalGate(policy, self._principal)
+        return PrincipalGate(policy, self._principal, self.hooks)
 
     async def decide(self, facts: RequestFacts) -> Decision:
-        """Return what `decide_nowait` does."""
-        return self.decide_nowait(facts)
-
-    def decide_nowait(self, facts: RequestFacts) -> Decision:
         """Return the decision of `Gate`, whatever credential the request has."""
+        decision = self.decide_nowait(facts)
+        return await self.resolve(decision) if isinstance(decision, PendingIdentity) else decision
+
+    def decide_nowait(self, facts: RequestFacts) -> Decision | PendingIdentity:
+        """Return the decision, or what waits for a check of the application."""
         route = self.policy.route_for(facts)
         if not isinstance(route, Route):
             return Denied(route)
         if route.public:
             return Allowed(ANONYMOUS, None, route)
-        if self._principal is None:
+        principal, now = self._principal, time.time()
+        if principal is None:
             return Denied(Reason.MISSING_CREDENTIALS, "a test without a caller", route)
-        return admit(facts, route, self._principal, time.time()) or Allowed(self._principal, None, route)
+        if denied := admit(facts, route, principal, now):
+            return denied
+        refused = None if self.hooks is None else self.hooks.check_nowait(facts, route, principal, now)
+        return PendingIdentity(facts, route, b"") if refused is PENDING else refused or Allowed(principal, None, route)
+
+    async def resolve(self, pending: PendingIdentity) -> Decision:
+        """Return the decision of *pending*, after the checks that have to be awaited."""
+        facts, route = pending.facts, pending.route
+        assert self.hooks is not None  # noqa: S101 - what is pending waits for them
+        assert self._principal is not None  # noqa: S101 - as above
+        refused = await self.hooks.check(facts, route, self._principal, time.time())
+        return refused or Allowed(self._principal, None, route)
 
     async def recheck(self, facts: RequestFacts, route: Route) -> Denied | None:
         """Return None: a caller that is given stays valid."""
@@ -75,7 +94,9 @@ class PrincipalOverride:
         if self._changes:
             return
         for guard in self._guards:
-            stand_in = _stand_in(guard.gateway, PrincipalGate(guard.gateway.policy, self.principal))
+            stand_in = _stand_in(
+                guard.gateway, PrincipalGate(guard.gateway.policy, self.principal, guard.gateway.gate.hooks)
+            )
             self._changes.append((guard, stand_in, guard.use(stand_in)))
 
     def stop(self) -> None:

@@ -26,7 +26,17 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from machpay_gateway import ConfigurationError, Gateway, MachPayAuth, Principal, Route, Tier
+from machpay_gateway import (
+    ConfigurationError,
+    Gateway,
+    MachPayAuth,
+    Principal,
+    Reason,
+    Refusal,
+    RequestFacts,
+    Route,
+    Tier,
+)
 from machpay_gateway.fastapi import current_principal
 from machpay_gateway.server import create_app
 from machpay_gateway.testing import as_principal
@@ -386,6 +396,30 @@ async def test_routes_are_found_as_ever(path: str, headers: dict[str, str], expe
         response = await call(app, path, **headers)
     body = response.json()
     assert (response.status_code, body["code"] if isinstance(body, dict) else body) == expected
+
+
+def forbids_sync(_facts: RequestFacts, _route: Route, principal: Principal) -> Refusal | None:
+    return Refusal(Reason.INSUFFICIENT_SCOPE, message="Not for bob.") if principal.name == "bob" else None
+
+
+async def forbids(facts: RequestFacts, route: Route, principal: Principal) -> Refusal | None:
+    return forbids_sync(facts, route, principal)
+
+
+@pytest.mark.parametrize("check", [forbids_sync, forbids])
+@pytest.mark.parametrize("is_added", [True, False])
+async def test_the_checks_of_the_application_are_real(check: Any, *, is_added: bool) -> None:  # noqa: ANN401 - sync or async
+    app = starlette()
+    guarded: ASGIApp = app
+    if is_added:
+        app.add_middleware(MachPayAuth, routes=ROUTES, checks=[check])
+    else:
+        guarded = MachPayAuth(app, database="memory://", routes=ROUTES, checks=[check])
+    with as_principal(guarded, scopes="skills:list", name="ada"):
+        assert (await call(guarded)).status_code == 200
+        with as_principal(guarded, scopes="skills:list", name="bob"):
+            response = await call(guarded)
+            assert (response.status_code, response.json()["detail"]) == (403, "Not for bob.")
 
 
 @pytest.mark.parametrize("environment, status, tier", [("live", 200, "standard"), ("test", 403, "test")])
