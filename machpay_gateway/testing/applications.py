@@ -10,10 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
+from typing_extensions import override
 
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import ConfigurationError
@@ -26,6 +28,7 @@ _UNUSED = frozenset({
     "assertion", "console", "database", "database_file", "identify", "issuers", "leaks", "oauth", "redis", "redis_file",
     "secret_key", "secret_key_file", "traces",
 })  # fmt: skip
+_Node = TypeVar("_Node")
 _OPTIONS = Options.__optional_keys__
 _CONTAINERS = (list, tuple, set, frozenset)
 _HOLDERS = "litestar."  # the package whose routes hold applications without being callable themselves
@@ -51,6 +54,26 @@ class BuiltGuard:
         before = self.current
         self._middleware.use_gateway(gateway)
         return partial(self._middleware.use_gateway, before)
+
+
+class EarlyBuiltGuard(BuiltGuard):
+    """A middleware in the *stack* of *app*, built before its first request: it is inside of other middleware."""
+
+    def __init__(self, middleware: MachPayAuth, app: Starlette, stack: ASGIApp) -> None:
+        super().__init__(middleware)
+        self._app = app
+        self._stack = stack
+
+    @override
+    def use(self, gateway: Gateway) -> Callable[[], None]:
+        undo_use, before = super().use(gateway), self._app.middleware_stack
+        self._app.middleware_stack = self._stack
+
+        def undo() -> None:
+            undo_use()
+            self._app.middleware_stack = before
+
+        return undo
 
 
 class PlannedGuard:
@@ -92,12 +115,13 @@ Guard = BuiltGuard | PlannedGuard
 
 def find_guards(app: object) -> list[Guard]:
     """Return every MachPayAuth in *app*. Raises ConfigurationError if there is none."""
-    guards: list[Guard] = []
-    for node in _reachable(app):
-        if issubclass(type(node), MachPayAuth):
-            guards.append(BuiltGuard(node))  # type: ignore[arg-type]  # by its type: a proxy may claim another class
-        elif issubclass(type(node), Starlette):
-            guards += _planned(node)  # type: ignore[arg-type]  # as above
+    nodes = list(_reachable(app))
+    unbuilt = [node for node in _of_type(Starlette, nodes) if node.middleware_stack is None]
+    guards: list[Guard] = [
+        *map(BuiltGuard, _of_type(MachPayAuth, nodes)),
+        *(guard for node in unbuilt for guard in _planned(node)),
+    ]
+    guards = guards or [guard for node in unbuilt for guard in _built_early(node)]
     if not guards:
         raise ConfigurationError(
             f"No MachPayAuth guards this {type(app).__name__}: add it by app.add_middleware(MachPayAuth), or give "
@@ -112,10 +136,21 @@ def _in_memory(options: Mapping[str, Any]) -> Gateway:
 
 
 def _planned(app: Starlette) -> Iterator[PlannedGuard]:
-    if app.middleware_stack is None:
-        for entry in app.user_middleware:
-            if isinstance(entry.cls, type) and issubclass(entry.cls, MachPayAuth):
-                yield PlannedGuard(app, entry)
+    for entry in app.user_middleware:
+        if isinstance(entry.cls, type) and issubclass(entry.cls, MachPayAuth):
+            yield PlannedGuard(app, entry)
+
+
+def _built_early(app: Starlette) -> Iterator[EarlyBuiltGuard]:
+    if app.user_middleware:
+        stack = app.build_middleware_stack()
+        for middleware in _of_type(MachPayAuth, _reachable(stack)):
+            yield EarlyBuiltGuard(middleware, app, stack)
+
+
+def _of_type(kind: type[_Node], nodes: Iterable[object]) -> Iterator[_Node]:
+    # By their types: a proxy may claim another class, and import or connect to tell.
+    return (cast("_Node", node) for node in nodes if issubclass(type(node), kind))
 
 
 def _reachable(app: object) -> Iterator[object]:

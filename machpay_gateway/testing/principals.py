@@ -82,21 +82,20 @@ class PrincipalGate:
 
 
 class PrincipalOverride:
-    """Requests to an application come from *principal*, between `start` and `stop`, or within `with`."""
+    """Requests to *app* come from *principal*, between `start` and `stop`, or within `with`."""
 
-    def __init__(self, principal: Principal | None, guards: Sequence[Guard]) -> None:
+    def __init__(self, app: object, principal: Principal | None) -> None:
         self.principal = principal
-        self._guards = guards
+        self._app = app
         self._changes: list[tuple[Guard, Gateway, Callable[[], None]]] = []
 
     def start(self) -> None:
         """Begin. Beginning twice is beginning once."""
         if self._changes:
             return
-        for guard in self._guards:
-            stand_in = _stand_in(
-                guard.gateway, PrincipalGate(guard.gateway.policy, self.principal, guard.gateway.gate.hooks)
-            )
+        for guard in find_guards(self._app):  # it may have been built since
+            real = guard.gateway
+            stand_in = _stand_in(real, PrincipalGate(real.policy, self.principal, real.gate.hooks))
             self._changes.append((guard, stand_in, guard.use(stand_in)))
 
     def stop(self) -> None:
@@ -155,7 +154,7 @@ def as_principal(
     if not isinstance(principal, _FromArguments):
         if scopes or tier or owner:
             raise ConfigurationError("as_principal takes a principal or its scopes, tier and owner, not both")
-        return PrincipalOverride(principal, guards)
+        return PrincipalOverride(app, principal)
     policies = [guard.gateway.policy for guard in guards]
     names = scopes.split() if isinstance(scopes, str) else tuple(scopes)
     _check_scopes(names, policies)
@@ -176,7 +175,7 @@ def as_principal(
         account_tier=tier,
         shared_limits=limits,
     )
-    return PrincipalOverride(caller, guards)
+    return PrincipalOverride(app, caller)
 
 
 def _check_scopes(names: Iterable[str], policies: Sequence[Policy]) -> None:

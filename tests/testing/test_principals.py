@@ -99,6 +99,29 @@ def added_to_fastapi() -> ASGIApp:
     return app
 
 
+class OurGuard:
+    """Middleware of the application's own, around ours."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = MachPayAuth(app, database="memory://", routes=ROUTES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on."""
+        await self.app(scope, receive, send)
+
+
+def inside_middleware_of_its_own() -> ASGIApp:
+    app = starlette()
+    app.add_middleware(OurGuard)
+    return app
+
+
+def added_by_a_function() -> ASGIApp:
+    app = starlette()
+    app.add_middleware(lambda inner: MachPayAuth(inner, database="memory://", routes=ROUTES))
+    return app
+
+
 def mounted() -> ASGIApp:
     return Starlette(routes=[Mount("/", added())])
 
@@ -157,6 +180,8 @@ APPLICATIONS = [
     added,
     added_with_a_gateway,
     added_to_fastapi,
+    inside_middleware_of_its_own,
+    added_by_a_function,
     mounted,
     mounted_with_middleware,
     inside_other_middleware,
@@ -196,7 +221,9 @@ async def test_the_caller_has_what_it_is_given_and_the_policy_is_real(applicatio
         assert response.headers["www-authenticate"] == 'Bearer realm="machpay"'
 
 
-@pytest.mark.parametrize("application", [by_hand, added_with_a_gateway, in_litestar, in_quart])
+@pytest.mark.parametrize(
+    "application", [by_hand, added_with_a_gateway, inside_middleware_of_its_own, in_litestar, in_quart]
+)
 async def test_afterwards_credentials_are_needed_again(application: Callable[[], ASGIApp]) -> None:
     app = application()
     with as_principal(app, scopes="skills:list"):
@@ -304,7 +331,7 @@ async def test_they_nest_and_two_applications_have_one_each() -> None:
         assert [(await call(app)).json() for app in (one, two)] == ["key_ada", "key_bob"]
 
 
-@pytest.mark.parametrize("application", [by_hand, added_with_a_gateway])
+@pytest.mark.parametrize("application", [by_hand, added_with_a_gateway, added_by_a_function])
 async def test_what_does_not_nest_fails_and_leaves_nothing_behind(application: Callable[[], ASGIApp]) -> None:
     app = application()
     first, second = as_principal(app, scopes="skills:list"), as_principal(app, scopes="skills:list")
