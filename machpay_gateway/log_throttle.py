@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 
+from machpay_gateway.core.errors import Unavailable, describe_error
+
 _SECONDS = 60.0
 _MOST_KINDS = 64  # callers choose what they are refused for; the rest share one
 _OTHERS = "others"
@@ -38,7 +40,10 @@ class LogThrottle:
     def log(
         self, level: int, message: str, *arguments: object, kind: Hashable = None, error: BaseException | None = None
     ) -> None:
-        """Log a line, now or with the next ones of its *kind*: by default, of its *message*."""
+        """Log a line, now or with the next ones of its *kind*: by default, of its *message*.
+
+        An outage as *error* is explained in the line, and any other error by its traceback.
+        """
         if self._logger.isEnabledFor(level):
             self.add(message if kind is None else kind, partial(self._log, level, message, arguments, error))
 
@@ -64,6 +69,8 @@ class LogThrottle:
     def _log(
         self, level: int, message: str, arguments: tuple[object, ...], error: BaseException | None, count: int
     ) -> None:
+        if isinstance(error, Unavailable):
+            message, arguments, error = f"{message} %s", (*arguments, describe_error(error)), None
         line = f"{message}{times(count)}"
         self._logger.log(level, line, *arguments, exc_info=error)
 

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.log_throttle import LogThrottle
 from tests.clocks import FixedClock
 
@@ -101,3 +102,21 @@ def test_an_error_is_logged_with_the_line_that_it_belongs_to(
         clock.advance(61.0)
     assert [record.exc_info and str(record.exc_info[1]) for record in caplog.records] == ["0", "1"]
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
+
+
+def test_an_outage_is_explained_in_the_line_and_has_no_traceback(
+    clock: FixedClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    throttle = LogThrottle(logger, clock=clock)
+    outage = StoreUnavailable("usage")
+    outage.__cause__ = OSError("no %s there\nand more")
+    for _ in range(2):
+        throttle.log(logging.WARNING, "retried every %g s.", 5.0, error=outage)
+    clock.advance(61.0)
+    throttle.log(logging.WARNING, "retried every %g s.", 5.0, error=outage)
+    reason = "The database did not answer (usage, no %s there): see that it runs and that `database` names it."
+    assert caplog.messages == [
+        f"retried every 5 s. {reason}",
+        f"retried every 5 s. {reason} (2 times in the last minute)",
+    ]
+    assert [record.exc_info for record in caplog.records] == [None, None]

@@ -285,8 +285,9 @@ async def test_a_failed_batch_is_stored_later_and_logged_once(rig: Rig, told: Ca
     await rig.alarms.go_off()  # set again by the failure, without another request
     assert rig.sink.counts == {("key_1", "GET /v1/skills", "allowed", 200): 3}
     assert [use.digest for use in rig.sink.batches[0].uses] == [KEY.secret_digest]
+    reason = "The database did not answer (usage): see that it runs and that `database` names it."
     assert told() == [
-        "Usage cannot be stored; the gateway retries every 10 s.",
+        f"Usage cannot be stored; the gateway retries every 10 s. {reason}",
         "Usage is stored again.",
     ]
 
