@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from machpay_gateway.core.errors import StoreUnavailable, describe_error
 from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.stores.lookup_queue import finish_within
+from machpay_gateway.stores.lookup_queue import LOOKUP_SECONDS, finish_within
 
 OK = "ok"
 _NEEDED = ("serving", "key store")  # the other checks are informative: requests are served all the same
 _DEGRADED, NOT_READY = "degraded", "not ready"
 _TIMEOUT_SECONDS = 2.0
+_NO_DIGEST = bytes(32)  # of no secret
 # An unescaped password may contain @ itself: masking up to the last one hides too much rather than too little.
 _IN_URL = re.compile(r"(://).*@")
 _BY_NAME = re.compile(r"(passw(?:or)?d\s*=\s*)(?:'(?:[^'\\]|\\.)*'?|\S+)", re.IGNORECASE)
@@ -60,6 +61,8 @@ async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]
 async def _key_store(gateway: Gateway) -> str:
     try:
         _ = await finish_within(_TIMEOUT_SECONDS, gateway.store.audit_head(), "audit log")
+        # The query of requests with a new key: one of its tables may be locked while all others are read.
+        _ = await finish_within(LOOKUP_SECONDS, gateway.store.find_by_digest(_NO_DIGEST), "key lookup")
     except StoreUnavailable as exc:
         reason = _masked(describe_error(exc))
     else:

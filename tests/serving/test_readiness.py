@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
@@ -21,6 +22,7 @@ from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
+from machpay_gateway.stores.sql.health_checks import database_findings
 from tests.redises.cluster import running_cluster
 from tests.redises.servers import running_server
 
@@ -127,6 +129,25 @@ async def test_keys_in_the_cache_keep_it_ready_and_degraded(tmp_path: Path, monk
         assert status == 200
         assert checks["key store"].startswith("degraded: The database did not answer (audit log, gone)")
         assert checks["key store"].endswith("Keys in the cache are served for 60 s longer; all others get 503.")
+
+
+@pytest.mark.parametrize("table", ["accounts", "keys", "key_secrets"])
+async def test_a_locked_table_of_look_ups_is_told_by_readiness_and_by_doctor(
+    tmp_path: Path, postgres_url: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("machpay_gateway.stores.sql.health_checks._ANSWER_SECONDS", 0.5)
+    lock = await asyncpg.connect(postgres_url)
+    async with worker(tmp_path, database=postgres_url) as (_, ask):
+        assert (await ask())[0] == 200
+        async with lock.transaction():
+            await lock.execute(f"LOCK TABLE {table}")
+            status, checks = await ask()
+            with pytest.raises(StoreUnavailable, match=r"no answer within 0\.5 s"):
+                await database_findings(postgres_url, ["standard"])
+        assert await ask() == (200, dict.fromkeys(checks, "ok"))
+    await lock.close()
+    assert status == 503
+    assert checks["key store"].startswith("away: The database did not answer (key lookup: no answer within 1.0 s): ")
 
 
 @pytest.mark.parametrize(

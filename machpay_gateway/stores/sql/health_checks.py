@@ -9,12 +9,14 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
-from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEYS, REVISIONS
+from machpay_gateway.stores.lookup_queue import finish_within
+from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEY_SECRETS, KEYS, REVISIONS
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, is_usable, migration_command
 from machpay_gateway.stores.sql.write_checks import check_disk, read_only_reason, write_findings
 
 _BUSY_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0  # for each part: a table may be locked, or the server hang
 _OTHERS = 0o077  # the mode bits of everyone but the file's owner
 _WRITABLE = "name the primary, or all servers and ?target_session_attrs=read-write"
 _INIT = migration_command(None)
@@ -40,11 +42,14 @@ async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckR
         if disk is not None and disk.status is CheckStatus.WRONG:
             return [disk, *results]
     try:
-        content = await _check_content(database, name)
+        content = await finish_within(_ANSWER_SECONDS, _check_content(database, name), "schema revision")
         # Another version's schema may lack what is asked for.
         if content.status is CheckStatus.WRONG:
             return [content, *results]
-        return [content, *results, *await write_findings(database), *await _check_tiers(database, tiers)]
+        writes = await finish_within(_ANSWER_SECONDS, write_findings(database), "doctor")
+        await finish_within(_ANSWER_SECONDS, _look_up_key(database), "key lookup")
+        unknown = await finish_within(_ANSWER_SECONDS, _check_tiers(database, tiers), "tiers in use")
+        return [content, *results, *writes, *unknown]
     finally:
         await database.close()
 
@@ -77,6 +82,13 @@ async def _check_content(database: Database, name: str) -> CheckResult:
         return CheckResult("database", CheckStatus.WARNING, text, migration_command(revision))
     text += f"; this version has revision {HEAD} and works with it, until the next upgrade"
     return CheckResult("database", CheckStatus.WARNING, text, "upgrade machpay-gateway on this host too")
+
+
+async def _look_up_key(database: Database) -> None:
+    """Read the tables of each look-up of a key: one of them may be locked while all others are read."""
+    statement = select(KEYS.c.id).join(ACCOUNTS).join(KEY_SECRETS).limit(1)
+    async with database.read_connection("key lookup") as connection:
+        await connection.execute(statement)
 
 
 async def _check_tiers(database: Database, tiers: Collection[str]) -> list[CheckResult]:
