@@ -153,6 +153,7 @@ class Limits:
 
     async def lower_version(self, request: AdmissionRequest) -> None:
         self.lowered.append(request)
+        await asyncio.sleep(0)  # others go on until the reply
 
 
 @dataclass

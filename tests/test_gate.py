@@ -260,6 +260,17 @@ async def test_a_record_that_stays_behind_its_marker_was_restored_and_is_believe
     assert (rig.restored.count, rig.set_back) == (1, [1])
 
 
+async def test_concurrent_requests_with_a_record_that_was_restored_are_all_admitted_and_count_it_once() -> None:
+    rig = setup()
+    await behind(rig)
+    rig.monotonic.now = 3.0
+    rig.keys.finds.extend([principal()] * 4)
+    rig.limits.answers.extend([*[STALE] * 4, ADMITTED, ADMITTED])
+    decisions = await asyncio.gather(rig.decide(), rig.decide())
+    assert [type(decision) for decision in decisions] == [Allowed, Allowed]
+    assert (rig.restored.count, rig.set_back) == (1, [1])
+
+
 async def test_a_record_that_keeps_changing_is_not_one_that_was_restored() -> None:
     rig = setup()
     for seconds in range(20):

@@ -38,10 +38,10 @@ class RestoredRecords:
         return now - since >= _CERTAIN_SECONDS
 
     def accept(self, subject: str) -> None:
-        """Count that the record of *subject* was taken for right."""
-        del self._behind[subject]
-        self.count += 1
-        self._report(self.count)
+        """Count that the record of *subject* was taken for right: once, if concurrent requests find so."""
+        if self._behind.pop(subject, None) is not None:
+            self.count += 1
+            self._report(self.count)
 
     def clear(self, subject: str) -> None:
         """Forget that the record was behind."""
