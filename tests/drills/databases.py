@@ -3,9 +3,11 @@
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+import asyncpg
 
 from machpay_gateway import Tier
 from tests.drills.workers import Fleet, running_workers
@@ -70,6 +72,27 @@ def away(postgres: Server) -> Iterator[None]:
         yield
     finally:
         postgres.start()
+
+
+async def add_keys(postgres: Server, account: str, digests: Sequence[bytes]) -> None:
+    """Give *account* a key for each of *digests*, faster than one by one."""
+    connection = await asyncpg.connect(postgres.url("fleet"))
+    account_id = await connection.fetchval("SELECT id FROM accounts WHERE name = $1", account)
+    keys = [(f"key_many{number}", account_id) for number in range(len(digests))]
+    common: dict[str, object] = {
+        "name": "many",
+        "environment": "live",
+        "scopes": '["skills:execute"]',
+        "allowed_ips": "[]",
+    }
+    common |= {"metadata": "{}", "version": 1, "created_at": 1.0, "changed_at": 1.0}
+    columns = ["id", "account_id", *common]
+    await connection.copy_records_to_table("keys", records=[(*key, *common.values()) for key in keys], columns=columns)
+    secrets = [(digest, key_id, 0, "masked", 1.0) for digest, (key_id, _) in zip(digests, keys, strict=True)]
+    columns = ["digest", "key_id", "position", "masked", "created_at"]
+    await connection.copy_records_to_table("key_secrets", records=secrets, columns=columns)
+    await connection.execute("ANALYZE")
+    await connection.close()
 
 
 FAULTS = {"locked": locked_keys, "frozen": frozen, "away": away}

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import uvloop
 
 from tests.drills.load import HOST, LOST, read_answer, request_for
-from tests.drills.workers import ROOT, Fleet
+from tests.drills.workers import ROOT
 
 _PATIENCE_SECONDS = 20.0
 _MOST_CONNECTIONS = 2000
@@ -28,7 +28,10 @@ _MOST_CONNECTIONS = 2000
 
 @dataclass(frozen=True)
 class Rate:
-    """What to send: *per_second* requests with secrets of the file *secrets*, one after the other or *at_random*."""
+    """What to send: *per_second* requests with secrets of the file *secrets*, one after the other or *at_random*.
+
+    It opens *connections* to each port before it begins, so that all processes behind the port are used.
+    """
 
     ports: Sequence[int]
     path: str
@@ -37,6 +40,7 @@ class Rate:
     per_second: float
     seconds: float
     at_random: bool = False
+    connections: int = 0
 
 
 class Outcome(NamedTuple):
@@ -60,6 +64,8 @@ class _Callers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> list[Outcome]:
+        for port, idle in self._idle.items():
+            idle += [await asyncio.open_connection(HOST, port) for _ in range(self._rate.connections)]
         began_at, number = time.monotonic(), 0
         while (due := began_at + number / self._rate.per_second) < began_at + self._rate.seconds:
             if (wait := due - time.monotonic()) > 0:
@@ -85,25 +91,44 @@ class _Callers:
         status = LOST
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                idle = self._idle[port]
-                reader, writer = idle.pop() if idle else await asyncio.open_connection(HOST, port)
+                reader, writer = self._connection(port) or await asyncio.open_connection(HOST, port)
                 writer.write(request_for(self._rate.path, self._secrets[index]))
                 status, _ = await read_answer(reader)
-                idle.append((reader, writer))
+                self._idle[port].append((reader, writer))
         except (OSError, EOFError, TimeoutError):
             pass  # it is lost
         self._outcomes.append(Outcome(due, time.monotonic(), status, index))
 
+    def _connection(self, port: int) -> tuple[StreamReader, StreamWriter] | None:
+        """Return any of the idle connections that are still open: the latest one would always be of the same worker."""
+        idle = self._idle[port]
+        while idle:
+            index = random.randrange(len(idle))  # noqa: S311 - spreads
+            idle[index], idle[-1] = idle[-1], idle[index]
+            reader, writer = idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
+
 
 @contextmanager
 def running_rate(
-    fleet: Fleet, secrets: Sequence[str], per_second: float, seconds: float, *, at_random: bool = False
+    folder: Path,
+    ports: Sequence[int],
+    secrets: Sequence[str],
+    per_second: float,
+    seconds: float,
+    *,
+    path: str = "/quick",
+    at_random: bool = False,
+    connections: int = 0,
 ) -> Iterator["RunningRate"]:
-    """Send requests to the workers of *fleet* from a process of its own."""
-    base = fleet.folder / token_hex(4)
+    """Send requests to *ports* from a process of its own, whose files are in *folder*."""
+    base = folder / token_hex(4)
     base.with_suffix(".secrets").write_text("\n".join(secrets))
     notes = base.with_suffix(".notes")
-    rate = Rate(fleet.ports, "/quick", f"{base}.secrets", str(notes), per_second, seconds, at_random)
+    rate = Rate(ports, path, f"{base}.secrets", str(notes), per_second, seconds, at_random, connections)
     base.with_suffix(".json").write_text(json.dumps(asdict(rate)))
     process = Popen([sys.executable, "-m", "tests.drills.open_loop", f"{base}.json"], cwd=ROOT)
     try:

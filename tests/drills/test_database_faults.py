@@ -6,17 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import asyncpg
 import pytest
 
 from machpay_gateway.core.keys.key import mint_secret, secret_digest
 from tests.drills.clients import once
-from tests.drills.databases import FAULTS, fleet_on_postgres
+from tests.drills.databases import FAULTS, add_keys, fleet_on_postgres
 from tests.drills.load import Answer, Plan
 from tests.drills.loads import READY_SECONDS, notes_in, print_row, running_loads
 from tests.drills.open_loop import running_rate
 from tests.drills.workers import Fleet, resident_megabytes
-from tests.postgres.servers import Server
 
 _MOST_WAIT_SECONDS = 1.5  # a look-up waits for a second
 _RECOVERY_SECONDS = 3.0
@@ -180,27 +178,6 @@ def p99(answers: Iterable[Answer]) -> float:
     return waits[int(0.99 * (len(waits) - 1))]
 
 
-async def add_keys(postgres: Server, account: str, digests: Sequence[bytes]) -> None:
-    """Give *account* a key for each of *digests*, faster than one by one."""
-    connection = await asyncpg.connect(postgres.url("fleet"))
-    account_id = await connection.fetchval("SELECT id FROM accounts WHERE name = $1", account)
-    keys = [(f"key_many{number}", account_id) for number in range(len(digests))]
-    common: dict[str, object] = {
-        "name": "many",
-        "environment": "live",
-        "scopes": '["skills:execute"]',
-        "allowed_ips": "[]",
-    }
-    common |= {"metadata": "{}", "version": 1, "created_at": 1.0, "changed_at": 1.0}
-    columns = ["id", "account_id", *common]
-    await connection.copy_records_to_table("keys", records=[(*key, *common.values()) for key in keys], columns=columns)
-    secrets = [(digest, key_id, 0, "masked", 1.0) for digest, (key_id, _) in zip(digests, keys, strict=True)]
-    columns = ["digest", "key_id", "position", "masked", "created_at"]
-    await connection.copy_records_to_table("key_secrets", records=secrets, columns=columns)
-    await connection.execute("ANALYZE")
-    await connection.close()
-
-
 @pytest.mark.drill
 @pytest.mark.timeout(300)
 async def test_fifty_thousand_active_keys_are_served() -> None:
@@ -209,9 +186,9 @@ async def test_fifty_thousand_active_keys_are_served() -> None:
         _ = await fleet.keys(1)
         await add_keys(postgres, "standard", [secret_digest(secret.encode()) for secret in secrets])
         seconds = 2 * _MANY / _PER_SECOND  # each worker sees each key once
-        with running_rate(fleet, secrets, _PER_SECOND, seconds) as first:
+        with running_rate(fleet.folder, fleet.ports, secrets, _PER_SECOND, seconds) as first:
             cold = await first.outcomes()
-        with running_rate(fleet, secrets, _PER_SECOND, 20, at_random=True) as second:
+        with running_rate(fleet.folder, fleet.ports, secrets, _PER_SECOND, 20, at_random=True) as second:
             warm = await second.outcomes()
         resident = [resident_megabytes(worker.process.pid) for worker in fleet.workers]
     for name, outcomes in (("first pass", cold), ("afterwards", warm)):

@@ -135,7 +135,7 @@ async def test_nobody_gets_a_wrong_answer_whatever_happens() -> None:
         fleet = stack.enter_context(workers)
         run = Run(fleet, postgres, redis, random.Random(SEED))  # noqa: S311 - a run that can be repeated
         run.keys = {secret: key_id for key_id, secret in await fleet.keys(_KEYS)}
-        rate = stack.enter_context(running_rate(fleet, list(run.keys), _PER_SECOND, SECONDS))
+        rate = stack.enter_context(running_rate(fleet.folder, fleet.ports, list(run.keys), _PER_SECOND, SECONDS))
         used = await carry_out(run)
         outcomes = await rate.outcomes()
     wrong = [outcome for outcome in outcomes if is_wrong(outcome, list(run.keys), run.revoked_at)]
