@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -55,13 +55,17 @@ def frozen(postgres: Server) -> Iterator[None]:
     """Stop the processes of the server, as a host does that swaps or whose disk hangs."""
     children = Path(f"/proc/{postgres.pid}/task/{postgres.pid}/children").read_text().split()
     processes = [postgres.pid, *map(int, children)]  # each of them leads a group of its own
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
+
+    def send(number: signal.Signals) -> None:
+        for process in processes:
+            with suppress(ProcessLookupError):  # that of a connection which was just ending
+                os.kill(process, number)
+
+    send(signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
+        send(signal.SIGCONT)
 
 
 @contextmanager
