@@ -263,7 +263,8 @@ FAILURES = (
         served=0.95,
         recovered=15.0,
     ),
-    Failure("one account floods", flood, Signs("", total("machpay_shed_requests_total")), served=0.0),
+    # It shows once it overloads a worker, which takes more than these callers can send beside: `test_flood` does.
+    Failure("one account floods", flood, Signs(), served=0.0),
     Failure("hosts serve by different policies", policies_differ, Signs("", distinct("machpay_policy_info", "digest"))),
     Failure("an upstream fails", upstream_away, Signs("", total("machpay_upstream_errors_total"))),
     Failure("an issuer is away", issuer_away, Signs(log="key set"), needs=Needs(is_issuer_away=True)),
