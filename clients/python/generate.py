@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent / "src" / "machpay"
-ASYNC_ONLY_FILES = frozenset({"listing.py", "shielded.py"})
+ASYNC_ONLY_FILES = frozenset({"listing.py", "opening.py", "shielded.py"})
 ASYNC_ONLY_LINE = re.compile(r"^.*# async only\n", re.MULTILINE)
 WORDS = {
     "AsyncClient": "Client",
@@ -21,6 +21,7 @@ WORDS = {
     "_async": "_sync",
     "aclose": "close",
     "aiter_bytes": "iter_bytes",
+    "asynccontextmanager": "contextmanager",
     "asynchronous": "synchronous",
     "asyncio": "time",
 }

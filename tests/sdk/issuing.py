@@ -75,4 +75,4 @@ class Issuer:
                 self.all_arrived.set()
             await asyncio.wait_for(self.all_arrived.wait(), 20)
         is_good = sent == token(self.issued) and sent not in self.ended
-        return Reply(200, {"id": "key_1"}) if is_good else REFUSED
+        return Reply(200, {"id": "key_1", "secret": "shown once"}) if is_good else REFUSED

@@ -79,6 +79,38 @@ def test_a_session_is_made_and_used_as_the_readme_has_it(script: Script, names: 
     assert script.last.headers["authorization"] == f"Bearer {token(3)}"
 
 
+def test_other_endpoints_are_called_as_the_readme_has_it(
+    script: Script, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    respond(script, "/v1/skills", lambda _: Reply(200, {"data": ["a"]}, {"ratelimit": '"minute";r=5'}))
+    respond(script, "/v1/webhooks", lambda _: Reply(201))
+    respond(script, "/v1/skills/stream", lambda _: Reply(200, b'event: skill\ndata: {"id": "a"}\n\n'))
+    with machpay.MachPay(SECRET) as names["client"]:
+        exec(block("client.get("), names)  # noqa: S102 - our own page
+        exec(block("client.stream("), names)  # noqa: S102 - as above
+    first, second, _ = script.requests
+    assert (first.query, first.headers["accept-language"]) == ("limit=2", "en")
+    assert (second.json, second.headers["idempotency-key"]) == ({"url": "https://app.example/hook"}, "hook-17")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("200 ['a'] RateLimit(")
+    assert printed[1] == "skill {'id': 'a'}"
+
+
+def test_a_sign_in_is_shared_and_bound_as_the_readme_has_it(script: Script, names: dict[str, Any]) -> None:
+    Issuer(script)
+    stored = {"access_token": token(0), "refresh_token": refresh_token(0)}
+    names |= {"store": print, "load": lambda: stored, "DPoPKey": machpay.DPoPKey}
+    exec(block("load_tokens=load"), names)  # noqa: S102 - our own page
+    with names["client"] as client:
+        assert client.whoami().id == "key_1"
+    exec(block("DPoPKey.generate"), names)  # noqa: S102 - as above
+    assert machpay.DPoPKey.from_pem(names["pem"]).thumbprint == names["dpop_key"].thumbprint
+
+
+def test_the_readme_begins_with_the_installation() -> None:
+    assert re.match(r"# machpay\n\n```console\n\$ pip install ", README.read_text())
+
+
 def test_the_table_of_methods_is_what_the_clients_have() -> None:
     documented = {
         name: re.findall(r"`(\w+)`", cells)

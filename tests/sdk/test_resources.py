@@ -85,7 +85,7 @@ ADDRESSES = ["203.0.113.10", "203.0.113.0/24"]
     ],
 )
 async def test_each_method_makes_its_request(twin: Twin, call: Called, method: str, target: str, body: object) -> None:
-    twin.script.respond_with(Reply(200, KEY))
+    twin.script.respond_with(Reply(200, {**KEY, "secret": SECRET}))
     await twin.resolve(call(twin.client()))
     request = twin.script.last
     path, _, query = target.partition("?")

@@ -53,7 +53,7 @@ async def test_results_carry_limits_request_id_status_and_headers(twin: Twin) ->
     assert account.response.headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 async def test_transient_errors_are_retried(twin: Twin, status: int) -> None:
     twin.script.respond_with(Reply(status), Reply(status), Reply(200, {"id": "acct_1"}))
     account = await twin.resolve(twin.client().account.retrieve())
@@ -61,7 +61,7 @@ async def test_transient_errors_are_retried(twin: Twin, status: int) -> None:
     assert twin.world.slept == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 422, 500, 501])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 412, 422, 501])
 async def test_permanent_errors_are_not_retried(twin: Twin, status: int) -> None:
     twin.script.respond_with(Reply(status))
     with pytest.raises(machpay.APIStatusError):
@@ -84,11 +84,18 @@ async def test_retry_after_determines_the_wait(twin: Twin, headers: dict[str, st
     assert twin.world.slept == slept
 
 
-async def test_a_retry_after_of_more_than_a_minute_is_not_awaited(twin: Twin) -> None:
-    twin.script.respond_with(Reply(429, {}, {"retry-after": "61"}))
-    with pytest.raises(machpay.RateLimitError) as caught:
+async def test_calls_that_were_refused_at_once_do_not_return_at_once(twin: Twin) -> None:
+    for twin.world.drawn, wait in ((1.0, 61.0), (0.5, 65.0), (0.0, 69.0)):
+        twin.script.respond_with(Reply(429, {}, {"retry-after": "61"}), Reply())
         await twin.resolve(twin.client().whoami())
-    assert (caught.value.retry_after, len(twin.script.requests)) == (61.0, 1)
+        assert twin.world.slept.pop() == wait
+
+
+async def test_a_retry_after_of_more_than_two_minutes_is_not_awaited(twin: Twin) -> None:
+    twin.script.respond_with(Reply(429, {}, {"retry-after": "121"}))
+    with pytest.raises(machpay.RateLimitError) as caught:
+        await twin.resolve(twin.client(timeout=100).whoami())
+    assert (caught.value.retry_after, len(twin.script.requests)) == (121.0, 1)
 
 
 async def test_a_wait_beyond_the_deadline_is_not_started(twin: Twin) -> None:

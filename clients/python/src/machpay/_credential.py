@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
+from machpay._dpop import DPoPKey
 from machpay.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,10 +45,15 @@ def is_sendable(value: str) -> bool:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Authorization:
-    """The Authorization *header* of a request, and all *secrets* in the request, which must not leak."""
+    """The Authorization *header* of a request, and all *secrets* in the request, which must not leak.
+
+    With a *dpop_key*, each attempt has a proof of it, for the *access_token* if there is one.
+    """
 
     header: str | None = None
     secrets: tuple[str, ...] = ()
+    dpop_key: DPoPKey | None = None
+    access_token: str | None = None
 
     def redact(self, body: bytes) -> bytes:
         """Return *body* without the secrets: some proxies echo the requests that they refuse."""
@@ -80,11 +86,11 @@ def credential_from(api_key: str | None, access_token: str | None, environment: 
     if api_key is not None and access_token is not None:
         raise ConfigurationError("Both api_key and access_token are given; pass the one to be used.")
     if api_key is not None:
-        return _parse("api_key", api_key)
+        return parse_credential("api_key", api_key)
     if access_token is not None:
-        return _parse("access_token", access_token)
+        return parse_credential("access_token", access_token)
     if value := environment.get(API_KEY_VARIABLE):
-        return _parse(API_KEY_VARIABLE, value)
+        return parse_credential(API_KEY_VARIABLE, value)
     return None
 
 
@@ -95,7 +101,7 @@ def missing_credential() -> ConfigurationError:
     )
 
 
-def _parse(name: str, value: object) -> Credential:
+def parse_credential(name: str, value: object) -> Credential:
     """Return *value* as a Credential. Raises here, because an HTTP library would print the value in its error."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} is a {type(value).__name__}, and has to be a string.")

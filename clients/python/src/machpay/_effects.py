@@ -1,9 +1,7 @@
 """The side effects of a client other than the network: clocks and randomness, which tests replace."""
 
-import asyncio
 import os
 import random
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -11,8 +9,6 @@ from dataclasses import dataclass
 
 AsyncSleep = Callable[[float], Awaitable[None]]
 Sleep = Callable[[float], None]
-AsyncLock = asyncio.Lock
-Lock = threading.Lock
 
 
 def _new_idempotency_key() -> str:

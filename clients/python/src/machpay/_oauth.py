@@ -41,6 +41,7 @@ def authorization_request(
     scopes: Sequence[str],
     state: str | None,
     resource: str | None,
+    prompt: str | None,
 ) -> AuthorizationRequest:
     """Return an authorization request with PKCE (RFC 7636). *resource* is the API to access (RFC 8707)."""
     from hashlib import sha256  # noqa: PLC0415 - most clients do not use OAuth
@@ -55,6 +56,7 @@ def authorization_request(
         "code_challenge": _base64url(sha256(verifier.encode()).digest()),
         "code_challenge_method": "S256",
         "resource": None if resource is None else require_text("resource", resource),
+        "prompt": None if prompt is None else require_text("prompt", prompt),
     }
     # A space is encoded as %20, which every parser decodes. Some do not decode a plus.
     query = urlencode({name: value for name, value in parameters.items() if value}, quote_via=quote, safe="")

@@ -3,10 +3,11 @@
 import ipaddress  # noqa: TID251 - the client stands alone: nothing but httpx2 is installed beside it
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import httpx2
 
+from machpay._hooks import Hooks
 from machpay.errors import ConfigurationError
 
 BASE_URL_VARIABLE = "MACHPAY_BASE_URL"
@@ -26,10 +27,22 @@ class Options:
     timeout: float = DEFAULT_TIMEOUT_SECONDS
     max_retries: int = DEFAULT_MAX_RETRIES
     auth_url: str = DEFAULT_AUTH_URL
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    hooks: Hooks = field(default_factory=Hooks, repr=False)
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
         check_max_retries(self.max_retries)
+
+    def changed(self, timeout: float | None, max_retries: int | None) -> "Options":
+        """Return the options with those changed that are not None."""
+        if timeout is None and max_retries is None:
+            return self
+        return replace(
+            self,
+            timeout=self.timeout if timeout is None else timeout,
+            max_retries=self.max_retries if max_retries is None else max_retries,
+        )
 
     @property
     def deadline(self) -> float:

@@ -3,7 +3,6 @@
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import TypeVar
 
 from machpay._response import Response
@@ -37,7 +36,7 @@ class ObjectParser:
 
     def rest(self) -> Mapping[str, object]:
         """Return the members that were not parsed."""
-        return MappingProxyType(self._remaining)
+        return dict(self._remaining)
 
     def _read(self, name: str, read: Callable[[object], _T]) -> _T:
         value = self._remaining.pop(name)
@@ -84,7 +83,7 @@ def mapping(value: object) -> Mapping[str, object]:
     """Return *value*, an object."""
     if not isinstance(value, dict):
         raise ParseError("not an object")
-    return MappingProxyType(value)
+    return value
 
 
 def whole(value: object) -> int:
@@ -106,7 +105,7 @@ def number(value: object) -> float | None:
 
 def counts(value: object) -> Mapping[str, int]:
     """Return *value*, an object of whole numbers."""
-    return MappingProxyType({name: whole(count) for name, count in mapping(value).items()})
+    return {name: whole(count) for name, count in mapping(value).items()}
 
 
 def items(value: object) -> Iterator[object]:

@@ -1,8 +1,11 @@
 """The HTTP response that every result and every error has."""
 
+import json
 import re
 from dataclasses import dataclass, field
+from email.message import Message
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import httpx2
 
@@ -16,7 +19,7 @@ class Response:
     """A response. *attempts* counts the requests that it took. *received_at* is in seconds since the epoch."""
 
     status: int
-    headers: httpx2.Headers = field(repr=False)
+    headers: httpx2.Headers = field(repr=False, hash=False)
     body: bytes = field(default=b"", repr=False)  # may hold a new key's secret
     attempts: int = 1
     received_at: float = 0.0
@@ -25,6 +28,26 @@ class Response:
     def is_success(self) -> bool:
         """Whether the status is 2xx."""
         return self.status // 100 == 2  # noqa: PLR2004 - RFC 9110 §15.3: the class of a status is its first digit
+
+    @property
+    def text(self) -> str:
+        """The body as text, decoded from the charset of its Content-Type, or from UTF-8."""
+        charset = Message()
+        charset["content-type"] = self.headers.get("content-type", "")
+        try:
+            return self.body.decode(charset.get_content_charset() or "utf-8", errors="replace")
+        except LookupError:
+            return self.body.decode(errors="replace")
+
+    def json(self) -> Any:  # noqa: ANN401 - any JSON value
+        """Return the body as a JSON value. Raises InvalidResponseError if it is not JSON."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            from machpay.errors import InvalidResponseError  # noqa: PLC0415 - errors hold responses
+
+            kind = self.headers.get("content-type", "of unknown type")
+            raise InvalidResponseError(f"The response is not JSON but {kind} (status {self.status}).", self) from None
 
     @property
     def request_id(self) -> str | None:

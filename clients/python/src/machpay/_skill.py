@@ -1,7 +1,7 @@
 """Skills and their executions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from machpay._parsing import ObjectParser, optional_text, text
@@ -22,7 +22,7 @@ class Execution(Result):
     """The result of a skill. *output* is any JSON value."""
 
     skill_id: str | None = None
-    output: Any = None
+    output: Any = field(default=None, hash=False)
 
 
 def skill_from(members: Mapping[str, object], response: Response) -> Skill:

@@ -7,9 +7,11 @@ from urllib.parse import quote_plus, urlencode
 
 from machpay._call import Call
 from machpay._credential import Authorization, masked
+from machpay._dpop import DPoPKey
 from machpay._oauth import require_text
+from machpay.errors import InvalidArgumentError
 
-TOKEN_PATH, REVOCATION_PATH = "/oauth/token", "/oauth/revoke"
+TOKEN_PATH, REVOCATION_PATH, INTROSPECTION_PATH = "/oauth/token", "/oauth/revoke", "/oauth/introspect"
 # A refresh token can be used once. For ten seconds the server answers a repeated request with the same successor. Later
 # it takes the reuse for theft, and revokes the whole token family (RFC 9700 §4.14.2).
 REFRESH_REPEATABLE_SECONDS = 10.0
@@ -30,6 +32,7 @@ class Application:
 
     client_id: str
     secret: str | None = None
+    dpop_key: DPoPKey | None = None
 
     def __post_init__(self) -> None:
         require_text("client_id", self.client_id)
@@ -73,6 +76,25 @@ def refresh_request(application: Application, *, refresh_token: str, scope: str 
     )
 
 
+def client_credentials_request(application: Application, *, scope: str | None, resource: str | None) -> TokenRequest:
+    """Return the request for a token of the application itself (RFC 6749 §4.4). *resource* is of RFC 8707."""
+    if application.secret is None:
+        raise InvalidArgumentError("client_secret is missing: a public application cannot act for itself.")
+    form = {
+        "grant_type": "client_credentials",
+        "scope": scope,
+        "resource": None if resource is None else require_text("resource", resource),
+    }
+    return _request(application, TOKEN_PATH, form)
+
+
+def introspection_request(application: Application, *, token: str) -> TokenRequest:
+    """Return the request for what is known about *token* (RFC 7662)."""
+    if application.secret is None:
+        raise InvalidArgumentError("client_secret is missing: a public application cannot introspect tokens.")
+    return _request(application, INTROSPECTION_PATH, {"token": require_text("token", token)}, secret=("token",))
+
+
 def revocation_request(application: Application, *, token: str) -> TokenRequest:
     """Return the request to revoke *token* (RFC 7009), which is idempotent."""
     return _request(application, REVOCATION_PATH, {"token": require_text("token", token)}, secret=("token",))
@@ -83,15 +105,23 @@ def _request(
     path: str,
     form: dict[str, str | None],
     *,
-    secret: tuple[str, ...],
+    secret: tuple[str, ...] = (),
     repeatable_seconds: float = math.inf,
 ) -> TokenRequest:
     basic = application.basic
     fields = {name: value for name, value in form.items() if value is not None}
     secrets = (*(fields.get(name) for name in secret), application.secret, basic)
-    authorization = Authorization(None if basic is None else f"Basic {basic}", tuple(filter(None, secrets)))
+    dpop_key = application.dpop_key if path == TOKEN_PATH else None
+    authorization = Authorization(None if basic is None else f"Basic {basic}", tuple(filter(None, secrets)), dpop_key)
     if basic is None:
         fields["client_id"] = application.client_id
     body = urlencode(fields).encode()
-    call = Call("POST", path, body=body, server="auth_url", repeatable_seconds=repeatable_seconds)
+    call = Call(
+        "POST",
+        path,
+        body=body,
+        server="auth_url",
+        repeatable_seconds=repeatable_seconds,
+        content_type="application/x-www-form-urlencoded",
+    )
     return TokenRequest(call, authorization, fields.get("refresh_token"))

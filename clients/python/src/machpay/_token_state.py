@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from machpay._credential import Credential, credential_from, missing_credential
+from machpay._dpop import DPoPKey
 from machpay._oauth import require_text
 from machpay._token_request import Application
+from machpay._token_store import StoredTokens
 from machpay._tokens import Tokens, expiry_of
 from machpay.errors import ConfigurationError, InvalidArgumentError, MachPayError, OAuthError
 
@@ -18,7 +20,7 @@ class RefreshGrant:
     """What it takes to get another access token."""
 
     application: Application
-    refresh_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)  # None: not loaded yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,19 @@ class TokenState:
             grant = replace(grant, refresh_token=tokens.refresh_token)
         return TokenState(Credential(tokens.access_token), grant, _refresh_at(tokens, now), undelivered=tokens)
 
+    def with_stored(self, stored: StoredTokens, now: float) -> "TokenState":
+        """Return the state after *stored* tokens were loaded: the same one unless they are others."""
+        grant, credential = self.grant, self.credential
+        if grant is None or grant.refresh_token == stored.refresh_token:
+            return self
+        access_token = stored.access_token
+        end = None if access_token is None else expiry_of(access_token)
+        if stored.expires_at is not None:
+            end = stored.expires_at.timestamp()
+        credential = None if access_token is None else Credential(access_token)
+        refresh_at = None if end is None else end - min(EARLY_SECONDS, max(0.0, (end - now) / 2))
+        return TokenState(credential, replace(grant, refresh_token=stored.refresh_token), refresh_at)
+
 
 def token_state_from(
     api_key: str | None,
@@ -66,25 +81,37 @@ def token_state_from(
     refresh_token: str | None,
     client_id: str | None,
     client_secret: str | None,
+    dpop_key: DPoPKey | None = None,
+    can_load: bool = False,
 ) -> TokenState:
     """Return the initial state of a client. Raises ConfigurationError for arguments that contradict each other."""
-    if refresh_token is None:
+    if dpop_key is not None and access_token is None and refresh_token is None and not can_load and api_key is not None:
+        raise ConfigurationError("Both api_key and dpop_key are given; only access tokens are bound to a key.")
+    if refresh_token is None and not can_load:
         return TokenState(credential_from(api_key, access_token, environment))
+    name = "load_tokens" if refresh_token is None else "refresh_token"
     if api_key is not None:
-        raise ConfigurationError("Both api_key and refresh_token are given; a key is never refreshed.")
+        raise ConfigurationError(f"Both api_key and {name} are given; a key is never refreshed.")
     if client_id is None:
         raise ConfigurationError(
-            "refresh_token is given without client_id; pass the client_id that it was issued to, "
+            f"{name} is given without client_id; pass the client_id that it was issued to, "
             "and its client_secret if it has one."
         )
     try:
-        grant = RefreshGrant(Application(client_id, client_secret), require_text("refresh_token", refresh_token))
+        if refresh_token is not None:
+            require_text("refresh_token", refresh_token)
+        grant = RefreshGrant(Application(client_id, client_secret, dpop_key), refresh_token)
     except InvalidArgumentError as exc:
         raise ConfigurationError(str(exc)) from None
     if access_token is None:
         return TokenState(None, grant)
     end = expiry_of(access_token)
     return TokenState(credential_from(None, access_token, {}), grant, None if end is None else end - EARLY_SECONDS)
+
+
+def missing_refresh_token() -> ConfigurationError:
+    """Return the error of a call that needs tokens when none are stored."""
+    return ConfigurationError("load_tokens returned None, and there is no refresh_token: the user has to sign in.")
 
 
 def copy_error(error: Exception) -> Exception:

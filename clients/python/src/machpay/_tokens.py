@@ -1,5 +1,6 @@
 """The tokens that the authorization server issues (RFC 6749 §5.1), and when they expire."""
 
+import datetime as dt
 import json
 import math
 from base64 import urlsafe_b64decode
@@ -28,6 +29,13 @@ class Tokens(Result):
     scope: str | None = None
 
     @property
+    def expires_at(self) -> dt.datetime | None:
+        """When the access token expires, None if the server did not say."""
+        if self.expires_in is None:
+            return None
+        return dt.datetime.fromtimestamp(self.response.received_at + self.expires_in, dt.UTC)
+
+    @property
     def scopes(self) -> tuple[str, ...]:
         """The scopes of the access token; empty if the server did not send them."""
         return tuple((self.scope or "").split())
@@ -42,11 +50,20 @@ class Tokens(Result):
 
 def tokens_from(members: Mapping[str, object], response: Response) -> Tokens:
     """Return the tokens in *response*."""
+    return _tokens(members, response, "Bearer")
+
+
+def bound_tokens_from(members: Mapping[str, object], response: Response) -> Tokens:
+    """Return the tokens in *response* to a request with a DPoP proof."""
+    return _tokens(members, response, "DPoP")
+
+
+def _tokens(members: Mapping[str, object], response: Response, token_type: str) -> Tokens:
     parser = ObjectParser(members)
     return Tokens(
         access_token=parser.required("access_token", _sendable),
         refresh_token=parser.optional("refresh_token", optional_text, None),
-        token_type=parser.optional("token_type", _bearer, "Bearer"),
+        token_type=parser.optional("token_type", lambda value: _of_type(value, token_type), token_type),
         expires_in=parser.optional("expires_in", optional_whole, None),
         scope=parser.optional("scope", optional_text, None),
         extra=parser.rest(),
@@ -78,8 +95,8 @@ def _sendable(value: object) -> str:
     return text(value)
 
 
-def _bearer(value: object) -> str:
+def _of_type(value: object, token_type: str) -> str:
     """Return *value*. RFC 6749 §7.1: a client must not use a token of an unknown type."""
-    if text(value).lower() != "bearer":
-        raise ParseError("not Bearer")
+    if text(value).lower() != token_type.lower():
+        raise ParseError(f"not {token_type}")
     return text(value)

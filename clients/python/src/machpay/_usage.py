@@ -3,10 +3,12 @@
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from machpay._parsing import ObjectParser, counts, items, mapping, moment, number, optional_text, text, whole
 from machpay._response import Response
 from machpay._result import Result
+from machpay._types import UsageBucket
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +29,11 @@ class UsageCounts:
     requests: int = 0
     allowed: int = 0
     refused: int = 0
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    statuses: Mapping[str, int] = field(default_factory=dict)
-    routes: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict, hash=False)
+    statuses: Mapping[str, int] = field(default_factory=dict, hash=False)
+    routes: Mapping[str, int] = field(default_factory=dict, hash=False)
     latency_ms: Latency = field(default_factory=Latency)
-    extra: Mapping[str, object] = field(default_factory=dict, repr=False)
+    extra: Mapping[str, object] = field(default_factory=dict, repr=False, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,7 @@ class Usage(Result):
     """The usage of a key from *start* to *end*. *data* has the buckets with requests, oldest first."""
 
     key_id: str
-    bucket: str | None = None
+    bucket: UsageBucket | None = None
     start: dt.datetime | None = None
     end: dt.datetime | None = None
     data: tuple[UsageCounts, ...] = ()
@@ -52,7 +54,7 @@ def usage_from(members: Mapping[str, object], response: Response) -> Usage:
     parser.optional("object", text, "usage")
     return Usage(
         key_id=parser.required("key_id", text),
-        bucket=parser.optional("bucket", optional_text, None),
+        bucket=cast("UsageBucket | None", parser.optional("bucket", optional_text, None)),
         start=parser.optional("from", moment, None),
         end=parser.optional("to", moment, None),
         data=parser.optional("data", _buckets, ()),

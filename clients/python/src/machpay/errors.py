@@ -3,6 +3,7 @@
 * MachPayError
   x ConfigurationError         an invalid configuration of the client
   x InvalidArgumentError       an invalid argument of a call; nothing was sent
+  x ClientClosedError          a call after `close()`; nothing was sent
   x OAuthError                 the authorization server refuses, or a callback is forged: `.error`
   x APIConnectionError         there is no response
     + APITimeoutError
@@ -19,7 +20,7 @@
     + RateLimitError           429, `.retry_after`, `.violated_policies`
     + InternalServerError      500 and above
 
-The first two are ValueErrors as well. No message contains a credential.
+The first two are ValueErrors as well, the third is a RuntimeError. No message contains a credential.
 """
 
 import json
@@ -38,6 +39,7 @@ __all__ = [
     "APITimeoutError",
     "AuthenticationError",
     "BadRequestError",
+    "ClientClosedError",
     "ConfigurationError",
     "ConflictError",
     "InternalServerError",
@@ -66,6 +68,13 @@ class ConfigurationError(MachPayError, ValueError):
 
 class InvalidArgumentError(MachPayError, ValueError):
     """An argument of a call is invalid. Nothing was sent."""
+
+
+class ClientClosedError(MachPayError, RuntimeError):
+    """The client, or the `http_client` that it was given, is closed. Nothing was sent."""
+
+    def __init__(self, message: str = "The client is closed; create another one.") -> None:
+        super().__init__(message)
 
 
 class OAuthError(MachPayError):

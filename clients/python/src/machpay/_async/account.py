@@ -1,8 +1,10 @@
 """`client.account`: the account that the credential belongs to."""
 
+from typing import Unpack
+
 from machpay._account import Account, account_from
 from machpay._async.transport import AsyncTransport
-from machpay._call import Call
+from machpay._call import Call, CallOptions
 from machpay._parsing import parse_object
 
 
@@ -12,6 +14,6 @@ class AsyncAccounts:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def retrieve(self) -> Account:
+    async def retrieve(self, **options: Unpack[CallOptions]) -> Account:
         """Return the account. Members other than its id are in `.extra`."""
-        return parse_object(await self._transport.send(Call("GET", "/v1/account")), account_from)
+        return parse_object(await self._transport.send(Call("GET", "/v1/account").using(options)), account_from)

@@ -1,10 +1,11 @@
 """The client: a credential, the address of the API, and its resources."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import httpx2
 
@@ -13,26 +14,38 @@ from machpay._async.account import AsyncAccounts
 from machpay._async.credential_source import AsyncCredentialSource
 from machpay._async.keys import AsyncKeys
 from machpay._async.oauth import AsyncOAuth
+from machpay._async.requests import AsyncRequests
 from machpay._async.sender import AsyncSender
 from machpay._async.sessions import AsyncSessions
 from machpay._async.skills import AsyncSkills
 from machpay._async.transport import AsyncTransport
-from machpay._call import Call
+from machpay._call import Call, CallOptions, header_pairs
+from machpay._connections import AsyncConnections
+from machpay._dpop import DPoPKey
+from machpay._hooks import Hooks, OnRequest, OnResponse
 from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, auth_url_from, base_url_from
 from machpay._parsing import parse_object
-from machpay._token_callback import AsyncTokenCallback, OnTokens
 from machpay._token_state import token_state_from
-from machpay.errors import ConfigurationError
+from machpay._token_store import AsyncTokenStore, LoadTokens, OnTokens
+from machpay.errors import ConfigurationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from machpay._async.audit_log import AsyncAuditLog
+    from machpay._async.grants import AsyncGrants
+    from machpay._async.oauth_clients import AsyncOAuthClients
 
 
-class AsyncMachPay:
+class AsyncMachPay(AsyncRequests):
     """A client of the MachPay API.
 
     Without *api_key* and *access_token* the key is taken from MACHPAY_API_KEY. The default of *base_url* is
     MACHPAY_BASE_URL; that of *auth_url*, the authorization server, is MACHPAY_AUTH_URL. With *refresh_token* and
     *client_id*, the access token is refreshed automatically, and *on_tokens* is called with each new pair before the
-    request continues. *timeout* is in seconds for one attempt; a call with all its retries takes at most
-    (max_retries + 1) times as long. The client does not close a given *http_client*.
+    request continues. *load_tokens* returns those that are stored, and is called before each refresh: another process
+    may have refreshed them. With *dpop_key*, the tokens are bound to it. *timeout* is in seconds for one attempt; a
+    call with all its retries takes at most (max_retries + 1) times as long. *default_headers* are sent with each
+    request to the API. *on_request* and *on_response* are called before and after each attempt. The client does not
+    close a given *http_client*.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first by keyword
@@ -44,10 +57,15 @@ class AsyncMachPay:
         client_id: str | None = None,
         client_secret: str | None = None,
         on_tokens: OnTokens | None = None,
+        load_tokens: LoadTokens | None = None,
+        dpop_key: DPoPKey | None = None,
         base_url: str | None = None,
         auth_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        default_headers: Mapping[str, str] | None = None,
+        on_request: OnRequest | None = None,
+        on_response: OnResponse | None = None,
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
         state = token_state_from(
@@ -57,12 +75,21 @@ class AsyncMachPay:
             refresh_token=refresh_token,
             client_id=client_id,
             client_secret=client_secret,
+            dpop_key=dpop_key,
+            can_load=load_tokens is not None,
         )
-        credentials = AsyncCredentialSource(state, AsyncTokenCallback(on_tokens))
-        addresses = base_url_from(base_url, os.environ), auth_url_from(auth_url, base_url, os.environ)
-        options = Options(addresses[0], timeout, max_retries, addresses[1])
-        self._owns_http = http_client is None
-        self._transport = AsyncTransport(AsyncSender(_http(http_client, options), options), credentials)
+        options = Options(
+            base_url_from(base_url, os.environ),
+            timeout,
+            max_retries,
+            auth_url_from(auth_url, base_url, os.environ),
+            _default_headers(default_headers),
+            Hooks(on_request, on_response),
+        )
+        credentials = AsyncCredentialSource(state, AsyncTokenStore(on_tokens, load_tokens))
+        self._owns_connections = True
+        connections = AsyncConnections(http_client, options)
+        self._transport = AsyncTransport(AsyncSender(connections, options), credentials, dpop_key)
 
     @cached_property
     def keys(self) -> AsyncKeys:
@@ -80,6 +107,27 @@ class AsyncMachPay:
         return AsyncAccounts(self._transport)
 
     @cached_property
+    def oauth_clients(self) -> "AsyncOAuthClients":
+        """Applications that may act for users."""
+        from machpay._async.oauth_clients import AsyncOAuthClients  # noqa: PLC0415 - most clients do not use it
+
+        return AsyncOAuthClients(self._transport)
+
+    @cached_property
+    def grants(self) -> "AsyncGrants":
+        """What users allow OAuth clients to do."""
+        from machpay._async.grants import AsyncGrants  # noqa: PLC0415 - most clients do not use it
+
+        return AsyncGrants(self._transport)
+
+    @cached_property
+    def audit_log(self) -> "AsyncAuditLog":
+        """Who changed what in the account."""
+        from machpay._async.audit_log import AsyncAuditLog  # noqa: PLC0415 - most clients do not use it
+
+        return AsyncAuditLog(self._transport)
+
+    @cached_property
     def oauth(self) -> AsyncOAuth:
         """Access that users grant to an application. Needs no credential."""
         return AsyncOAuth(self._transport.sender)
@@ -89,23 +137,33 @@ class AsyncMachPay:
         """Short-lived tokens."""
         return AsyncSessions(self._transport)
 
-    async def whoami(self) -> Identity:
+    async def whoami(self, **options: Unpack[CallOptions]) -> Identity:
         """Return the identity that the server sees."""
-        return parse_object(await self._transport.send(Call("GET", "/v1/whoami")), identity_from)
+        return parse_object(await self._transport.send(Call("GET", "/v1/whoami").using(options)), identity_from)
 
-    def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> "AsyncMachPay":
-        """Return a client with the given options changed, which shares the connections of this one."""
-        options = self._transport.sender.options
-        if timeout is not None:
-            options = replace(options, timeout=timeout)
-        if max_retries is not None:
-            options = replace(options, max_retries=max_retries)
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> "AsyncMachPay":
+        """Return a client with the given options changed, which shares the connections of this one.
+
+        *default_headers* are sent in addition to those of this client.
+        """
+        options = self._transport.sender.options.changed(timeout, max_retries)
+        if default_headers is not None:
+            options = replace(options, headers=(*options.headers, *_default_headers(default_headers)))
         return self._over(replace(self._transport, sender=replace(self._transport.sender, options=options)))
 
     async def aclose(self) -> None:
-        """Close the connections, unless another client owns them."""
-        if self._owns_http:
-            await self._transport.sender.http.aclose()
+        """Close the client, and its connections unless they are of a given `http_client`.
+
+        A client from `with_options` closes nothing.
+        """
+        if self._owns_connections:
+            await self._transport.sender.connections.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,15 +180,13 @@ class AsyncMachPay:
     @classmethod
     def _over(cls, transport: AsyncTransport) -> "AsyncMachPay":
         client = cls.__new__(cls)
-        client._owns_http = False  # noqa: SLF001 - an instance of this class, under construction
+        client._owns_connections = False  # noqa: SLF001 - an instance of this class, under construction
         client._transport = transport  # noqa: SLF001 - as above
         return client
 
 
-def _http(http_client: object, options: Options) -> httpx2.AsyncClient:
-    if http_client is None:
-        # No proxy from the environment for plain HTTP over loopback: it would see the credential unencrypted.
-        return httpx2.AsyncClient(trust_env=not options.is_plain)
-    if not isinstance(http_client, httpx2.AsyncClient):
-        raise ConfigurationError(f"http_client is a {type(http_client).__name__}, and has to be a httpx2.AsyncClient.")
-    return http_client
+def _default_headers(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    try:
+        return () if headers is None else header_pairs("default_headers", headers)
+    except InvalidArgumentError as exc:
+        raise ConfigurationError(str(exc)) from None

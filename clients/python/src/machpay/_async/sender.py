@@ -3,15 +3,19 @@
 import asyncio
 import logging
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import httpx2
 
+from machpay._async.stream import AsyncStream
 from machpay._call import Call, headers_for
+from machpay._connections import AsyncConnections
 from machpay._credential import Authorization
 from machpay._effects import AsyncSleep, Effects
+from machpay._hooks import RequestEvent, ResponseEvent
 from machpay._options import CONNECT_SECONDS, Options
 from machpay._response import Response
-from machpay._retry import FailedAttempt, Outcome, failed_attempt, wait_before_retry
+from machpay._retry import Attempt, FailedAttempt, failed_attempt, wait_before_retry
 
 _log = logging.getLogger("machpay")
 _MIN_TIMEOUT_SECONDS = 0.001  # a sleep may overrun the deadline, and a timeout must be positive
@@ -21,22 +25,40 @@ _MIN_TIMEOUT_SECONDS = 0.001  # a sleep may overrun the deadline, and a timeout 
 class AsyncSender:
     """Sends any call with any authorization."""
 
-    http: httpx2.AsyncClient = field(repr=False)
+    connections: AsyncConnections = field(repr=False)
     options: Options
     effects: Effects = field(default_factory=Effects, repr=False)
     sleep: AsyncSleep = field(default=asyncio.sleep, repr=False)
 
+    @property
+    def http(self) -> httpx2.AsyncClient:
+        """The HTTP client to send with. Raises ClientClosedError."""
+        return self.connections.open()
+
     async def send(self, call: Call, authorization: Authorization) -> Response:
         """Return the last response to *call*, whatever its status. Raises APIConnectionError if there is none."""
+        outcome = await self._with_retries(call, authorization, is_stream=False)
+        return cast("Response", outcome)
+
+    async def open(self, call: Call, authorization: Authorization) -> AsyncStream | Response:
+        """Return the stream of a successful response to *call*, and any other as `send` does."""
+        return await self._with_retries(call, authorization, is_stream=True)
+
+    async def _with_retries(
+        self, call: Call, authorization: Authorization, *, is_stream: bool
+    ) -> AsyncStream | Response:
+        options = self.options.changed(call.timeout, call.max_retries)
         started_at = self.effects.monotonic()
         received_at: float | None = None  # the earliest time
         retries = 0
         while True:
-            left = started_at + self.options.deadline - self.effects.monotonic()
-            seconds = min(self.options.timeout, max(left, _MIN_TIMEOUT_SECONDS))
             sent_at = self.effects.monotonic()
-            outcome = await self._attempt(call, authorization, retries + 1, seconds)
-            if isinstance(outcome, Response) and outcome.is_success:
+            left = started_at + options.deadline - sent_at
+            deadline = sent_at + min(options.timeout, max(left, _MIN_TIMEOUT_SECONDS))
+            address = options.base_url if call.server == "base_url" else options.auth_url
+            attempt = Attempt(call, authorization, retries + 1, address, sent_at, deadline)
+            outcome = await self._attempt(attempt, is_stream=is_stream)
+            if isinstance(outcome, AsyncStream) or (isinstance(outcome, Response) and outcome.is_success):
                 return outcome
             if received_at is None and not (isinstance(outcome, FailedAttempt) and outcome.is_unsent):
                 received_at = sent_at
@@ -44,7 +66,7 @@ class AsyncSender:
             wait = wait_before_retry(
                 call,
                 outcome,
-                self.options,
+                options,
                 retries=retries,
                 elapsed=now - started_at,
                 draw=self.effects.draw(),
@@ -59,36 +81,60 @@ class AsyncSender:
             raise outcome.error from outcome.cause
         return outcome
 
-    async def _attempt(self, call: Call, authorization: Authorization, number: int, seconds: float) -> Outcome:
-        deadline = self.effects.monotonic() + seconds
-        address = self.options.base_url if call.server == "base_url" else self.options.auth_url
+    async def _attempt(self, attempt: Attempt, *, is_stream: bool) -> AsyncStream | Response | FailedAttempt:
+        call = attempt.call
+        request = self._request(attempt)
+        if self.options.hooks.on_request is not None:
+            self.options.hooks.on_request(RequestEvent(method=call.method, url=attempt.url, attempt=attempt.number))
+        outcome: AsyncStream | Response | FailedAttempt
+        try:
+            outcome = response = await self._exchange(attempt, request, is_stream=is_stream)
+            details = (call.method, call.path, response.status, attempt.number, response.request_id)
+            _log.debug("%s %s got status %d (attempt %d, request %s)", *details)
+        except httpx2.RequestError as exc:
+            outcome = failed_attempt(call, attempt.address, exc)
+            kind = type(exc).__name__
+            _log.debug("%s %s got no response (attempt %d): %s", call.method, call.path, attempt.number, kind)
+        except RuntimeError as exc:
+            if reason := self.connections.explain(exc):
+                raise reason from exc
+            raise
+        if self.options.hooks.on_response is not None:
+            self.options.hooks.on_response(self._event(attempt, outcome))
+        return outcome
+
+    def _request(self, attempt: Attempt) -> httpx2.Request:
+        call, authorization = attempt.call, attempt.authorization
+        seconds = attempt.deadline - attempt.started_at
+        headers = headers_for(call, authorization, self.options.headers if call.server == "base_url" else ())
+        if authorization.dpop_key is not None:
+            proof = authorization.dpop_key.proof(
+                call.method, attempt.url, access_token=authorization.access_token, now=self.effects.now()
+            )
+            headers.append(("DPoP", proof))
         request = self.http.build_request(
             call.method,
-            address + call.path,
+            attempt.url,
             params=call.query or None,
             content=call.body,
-            headers=headers_for(call, authorization),
+            headers=headers,
             timeout=httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds)),
         )
         if authorization.header is None:
             request.headers.pop("Authorization", None)  # the user's http_client may add one
+        return request
+
+    async def _exchange(self, attempt: Attempt, request: httpx2.Request, *, is_stream: bool) -> AsyncStream | Response:
+        # No `auth` and no redirects, whatever the user's http_client has: secrets go to the configured server only.
+        http_response = await self.http.send(request, stream=True, auth=None, follow_redirects=False)
+        response = Response(http_response.status_code, http_response.headers, b"", attempt.number, self.effects.now())
+        if is_stream and response.is_success:
+            return AsyncStream(http_response, response, attempt.call, attempt.address)
         try:
-            # No `auth` and no redirects, whatever the user's http_client has: secrets go to the configured server only.
-            response_stream = await self.http.send(request, stream=True, auth=None, follow_redirects=False)
-            try:
-                body = await self._read_body(response_stream, deadline)
-            finally:
-                await response_stream.aclose()
-        except httpx2.RequestError as exc:
-            outcome = failed_attempt(call, address, exc)
-            _log.debug("%s %s got no response (attempt %d): %s", call.method, call.path, number, type(exc).__name__)
-            return outcome
-        response = Response(response_stream.status_code, response_stream.headers, body, number, self.effects.now())
-        if not response.is_success:
-            response = replace(response, body=authorization.redact(body))
-        details = (call.method, call.path, response.status, number, response.request_id)
-        _log.debug("%s %s got status %d (attempt %d, request %s)", *details)
-        return response
+            body = await self._read_body(http_response, attempt.deadline)
+        finally:
+            await http_response.aclose()
+        return replace(response, body=body if response.is_success else attempt.authorization.redact(body))
 
     async def _read_body(self, response: httpx2.Response, deadline: float) -> bytes:
         """Return the body. The deadline stops a server that sends it slowly, within the timeout of each read."""
@@ -98,3 +144,10 @@ class AsyncSender:
             if self.effects.monotonic() > deadline:
                 raise httpx2.ReadTimeout("the body does not end", request=response.request)
         return bytes(body)
+
+    def _event(self, attempt: Attempt, outcome: AsyncStream | Response | FailedAttempt) -> ResponseEvent:
+        seconds = self.effects.monotonic() - attempt.started_at
+        event = ResponseEvent(method=attempt.call.method, url=attempt.url, attempt=attempt.number, seconds=seconds)
+        if isinstance(outcome, FailedAttempt):
+            return replace(event, error=outcome.error)
+        return replace(event, status=outcome.status, request_id=outcome.request_id)

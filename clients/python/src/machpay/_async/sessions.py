@@ -1,9 +1,10 @@
 """`client.sessions`: short-lived tokens, for less trusted code that should not hold the credential itself."""
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from machpay._async.transport import AsyncTransport
-from machpay._call import Call, json_of, strings_of
+from machpay._call import Call, ChangeOptions, json_of, strings_of
 from machpay._parsing import parse_object
 from machpay._session import Session, session_from
 
@@ -19,10 +20,10 @@ class AsyncSessions:
         *,
         scopes: Sequence[str] | None = None,
         ttl_seconds: int | None = None,
-        idempotency_key: str | None = None,
+        **options: Unpack[ChangeOptions],
     ) -> Session:
         """Create a session. Its `.token` is shown only once. Use it as an access token."""
         optional = {"scopes": strings_of("scopes", scopes), "ttl_seconds": ttl_seconds}
         body = json_of({member: value for member, value in optional.items() if value is not None})
-        call = Call("POST", "/v1/sessions", body=body, idempotency_key=idempotency_key)
+        call = Call("POST", "/v1/sessions", body=body).using(options)
         return parse_object(await self._transport.send(call), session_from)

@@ -1,10 +1,13 @@
 """Sends the calls of a client's resources with its credential, once more with a new one if it is refused."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from machpay._async.credential_source import AsyncCredentialSource
 from machpay._async.sender import AsyncSender
+from machpay._async.stream import AsyncStream
 from machpay._call import Call
+from machpay._credential import Authorization, Credential
+from machpay._dpop import DPoPKey
 from machpay._response import Response
 from machpay.errors import error_for, problem_in
 
@@ -17,19 +20,44 @@ class AsyncTransport:
 
     sender: AsyncSender
     credentials: AsyncCredentialSource
+    dpop_key: DPoPKey | None = field(default=None, repr=False)
 
     async def send(self, call: Call) -> Response:
         """Return the successful response to *call*. Raises APIStatusError for any other."""
-        if call.needs_idempotency_key:
-            call = replace(call, idempotency_key=self.sender.effects.new_idempotency_key())
+        call = self._with_idempotency_key(call)
         credential = await self.credentials.current(self.sender)
-        response = await self.sender.send(call, credential.authorization)
+        response = await self.sender.send(call, self._authorization(credential))
         if _is_refused(response) and (other := await self.credentials.replacement(credential, self.sender)):
-            second = await self.sender.send(call, other.authorization)
+            second = await self.sender.send(call, self._authorization(other))
             response = replace(second, attempts=response.attempts + second.attempts)
         if not response.is_success:
             raise error_for(response)
         return response
+
+    async def open(self, call: Call) -> AsyncStream:
+        """Return the stream of the successful response to *call*. Raises APIStatusError for any other."""
+        call = self._with_idempotency_key(call)
+        credential = await self.credentials.current(self.sender)
+        opened = await self.sender.open(call, self._authorization(credential))
+        if (
+            isinstance(opened, Response)
+            and _is_refused(opened)
+            and (other := await self.credentials.replacement(credential, self.sender))
+        ):
+            opened = await self.sender.open(call, self._authorization(other))
+        if isinstance(opened, Response):
+            raise error_for(opened)
+        return opened
+
+    def _with_idempotency_key(self, call: Call) -> Call:
+        if not (call.needs_idempotency_key and call.is_deduplicated):
+            return call
+        return replace(call, idempotency_key=self.sender.effects.new_idempotency_key())
+
+    def _authorization(self, credential: Credential) -> Authorization:
+        if self.dpop_key is None:
+            return credential.authorization
+        return Authorization(f"DPoP {credential.value}", (credential.value,), self.dpop_key, credential.value)
 
 
 def _is_refused(response: Response) -> bool:

@@ -3,8 +3,10 @@
 Generated from `_async` by generate.py: edit it there.
 """
 
+from typing import Unpack
+
 from machpay._account import Account, account_from
-from machpay._call import Call
+from machpay._call import Call, CallOptions
 from machpay._parsing import parse_object
 from machpay._sync.transport import Transport
 
@@ -15,6 +17,6 @@ class Accounts:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def retrieve(self) -> Account:
+    def retrieve(self, **options: Unpack[CallOptions]) -> Account:
         """Return the account. Members other than its id are in `.extra`."""
-        return parse_object(self._transport.send(Call("GET", "/v1/account")), account_from)
+        return parse_object(self._transport.send(Call("GET", "/v1/account").using(options)), account_from)

@@ -4,38 +4,51 @@ Generated from `_async` by generate.py: edit it there.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import httpx2
 
 from machpay._account import Identity, identity_from
-from machpay._call import Call
+from machpay._call import Call, CallOptions, header_pairs
+from machpay._connections import Connections
+from machpay._dpop import DPoPKey
+from machpay._hooks import Hooks, OnRequest, OnResponse
 from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, auth_url_from, base_url_from
 from machpay._parsing import parse_object
 from machpay._sync.account import Accounts
 from machpay._sync.credential_source import CredentialSource
 from machpay._sync.keys import Keys
 from machpay._sync.oauth import OAuth
+from machpay._sync.requests import Requests
 from machpay._sync.sender import Sender
 from machpay._sync.sessions import Sessions
 from machpay._sync.skills import Skills
 from machpay._sync.transport import Transport
-from machpay._token_callback import OnTokens, TokenCallback
 from machpay._token_state import token_state_from
-from machpay.errors import ConfigurationError
+from machpay._token_store import LoadTokens, OnTokens, TokenStore
+from machpay.errors import ConfigurationError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from machpay._sync.audit_log import AuditLog
+    from machpay._sync.grants import Grants
+    from machpay._sync.oauth_clients import OAuthClients
 
 
-class MachPay:
+class MachPay(Requests):
     """A client of the MachPay API.
 
     Without *api_key* and *access_token* the key is taken from MACHPAY_API_KEY. The default of *base_url* is
     MACHPAY_BASE_URL; that of *auth_url*, the authorization server, is MACHPAY_AUTH_URL. With *refresh_token* and
     *client_id*, the access token is refreshed automatically, and *on_tokens* is called with each new pair before the
-    request continues. *timeout* is in seconds for one attempt; a call with all its retries takes at most
-    (max_retries + 1) times as long. The client does not close a given *http_client*.
+    request continues. *load_tokens* returns those that are stored, and is called before each refresh: another process
+    may have refreshed them. With *dpop_key*, the tokens are bound to it. *timeout* is in seconds for one attempt; a
+    call with all its retries takes at most (max_retries + 1) times as long. *default_headers* are sent with each
+    request to the API. *on_request* and *on_response* are called before and after each attempt. The client does not
+    close a given *http_client*.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first by keyword
@@ -47,10 +60,15 @@ class MachPay:
         client_id: str | None = None,
         client_secret: str | None = None,
         on_tokens: OnTokens | None = None,
+        load_tokens: LoadTokens | None = None,
+        dpop_key: DPoPKey | None = None,
         base_url: str | None = None,
         auth_url: str | None = None,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        default_headers: Mapping[str, str] | None = None,
+        on_request: OnRequest | None = None,
+        on_response: OnResponse | None = None,
         http_client: httpx2.Client | None = None,
     ) -> None:
         state = token_state_from(
@@ -60,12 +78,21 @@ class MachPay:
             refresh_token=refresh_token,
             client_id=client_id,
             client_secret=client_secret,
+            dpop_key=dpop_key,
+            can_load=load_tokens is not None,
         )
-        credentials = CredentialSource(state, TokenCallback(on_tokens))
-        addresses = base_url_from(base_url, os.environ), auth_url_from(auth_url, base_url, os.environ)
-        options = Options(addresses[0], timeout, max_retries, addresses[1])
-        self._owns_http = http_client is None
-        self._transport = Transport(Sender(_http(http_client, options), options), credentials)
+        options = Options(
+            base_url_from(base_url, os.environ),
+            timeout,
+            max_retries,
+            auth_url_from(auth_url, base_url, os.environ),
+            _default_headers(default_headers),
+            Hooks(on_request, on_response),
+        )
+        credentials = CredentialSource(state, TokenStore(on_tokens, load_tokens))
+        self._owns_connections = True
+        connections = Connections(http_client, options)
+        self._transport = Transport(Sender(connections, options), credentials, dpop_key)
 
     @cached_property
     def keys(self) -> Keys:
@@ -83,6 +110,27 @@ class MachPay:
         return Accounts(self._transport)
 
     @cached_property
+    def oauth_clients(self) -> "OAuthClients":
+        """Applications that may act for users."""
+        from machpay._sync.oauth_clients import OAuthClients  # noqa: PLC0415 - most clients do not use it
+
+        return OAuthClients(self._transport)
+
+    @cached_property
+    def grants(self) -> "Grants":
+        """What users allow OAuth clients to do."""
+        from machpay._sync.grants import Grants  # noqa: PLC0415 - most clients do not use it
+
+        return Grants(self._transport)
+
+    @cached_property
+    def audit_log(self) -> "AuditLog":
+        """Who changed what in the account."""
+        from machpay._sync.audit_log import AuditLog  # noqa: PLC0415 - most clients do not use it
+
+        return AuditLog(self._transport)
+
+    @cached_property
     def oauth(self) -> OAuth:
         """Access that users grant to an application. Needs no credential."""
         return OAuth(self._transport.sender)
@@ -92,23 +140,33 @@ class MachPay:
         """Short-lived tokens."""
         return Sessions(self._transport)
 
-    def whoami(self) -> Identity:
+    def whoami(self, **options: Unpack[CallOptions]) -> Identity:
         """Return the identity that the server sees."""
-        return parse_object(self._transport.send(Call("GET", "/v1/whoami")), identity_from)
+        return parse_object(self._transport.send(Call("GET", "/v1/whoami").using(options)), identity_from)
 
-    def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> "MachPay":
-        """Return a client with the given options changed, which shares the connections of this one."""
-        options = self._transport.sender.options
-        if timeout is not None:
-            options = replace(options, timeout=timeout)
-        if max_retries is not None:
-            options = replace(options, max_retries=max_retries)
+    def with_options(
+        self,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> "MachPay":
+        """Return a client with the given options changed, which shares the connections of this one.
+
+        *default_headers* are sent in addition to those of this client.
+        """
+        options = self._transport.sender.options.changed(timeout, max_retries)
+        if default_headers is not None:
+            options = replace(options, headers=(*options.headers, *_default_headers(default_headers)))
         return self._over(replace(self._transport, sender=replace(self._transport.sender, options=options)))
 
     def close(self) -> None:
-        """Close the connections, unless another client owns them."""
-        if self._owns_http:
-            self._transport.sender.http.close()
+        """Close the client, and its connections unless they are of a given `http_client`.
+
+        A client from `with_options` closes nothing.
+        """
+        if self._owns_connections:
+            self._transport.sender.connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -125,15 +183,13 @@ class MachPay:
     @classmethod
     def _over(cls, transport: Transport) -> "MachPay":
         client = cls.__new__(cls)
-        client._owns_http = False  # noqa: SLF001 - an instance of this class, under construction
+        client._owns_connections = False  # noqa: SLF001 - an instance of this class, under construction
         client._transport = transport  # noqa: SLF001 - as above
         return client
 
 
-def _http(http_client: object, options: Options) -> httpx2.Client:
-    if http_client is None:
-        # No proxy from the environment for plain HTTP over loopback: it would see the credential unencrypted.
-        return httpx2.Client(trust_env=not options.is_plain)
-    if not isinstance(http_client, httpx2.Client):
-        raise ConfigurationError(f"http_client is a {type(http_client).__name__}, and has to be a httpx2.Client.")
-    return http_client
+def _default_headers(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
+    try:
+        return () if headers is None else header_pairs("default_headers", headers)
+    except InvalidArgumentError as exc:
+        raise ConfigurationError(str(exc)) from None

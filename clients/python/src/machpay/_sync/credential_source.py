@@ -6,16 +6,18 @@ that waited for it, and new tokens are delivered to the callback before any call
 Generated from `_async` by generate.py: edit it there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
 from machpay._credential import Credential
-from machpay._effects import Lock
+from machpay._event_loops import Lock
 from machpay._sync.oauth import fetch_tokens
 from machpay._sync.sender import Sender
-from machpay._token_callback import TokenCallback
 from machpay._token_request import refresh_request
-from machpay._token_state import RefreshGrant, TokenState, copy_error
+from machpay._token_state import RefreshGrant, TokenState, copy_error, missing_refresh_token
+from machpay._token_store import TokenStore
 from machpay.errors import OAuthError
 
 # The callback may use the client with the new tokens. Such a call must not wait for the callback: a deadlock.
@@ -25,9 +27,9 @@ _delivery_in_context: ContextVar[object] = ContextVar("machpay_delivery", defaul
 class CredentialSource:
     """Returns the credential to send, and refreshes it."""
 
-    def __init__(self, state: TokenState, callback: TokenCallback) -> None:
+    def __init__(self, state: TokenState, store: TokenStore) -> None:
         self._state = state
-        self._callback = callback
+        self._store = store
         self._lock = Lock()
         self._finished_refreshes = 0
         self._last_error: Exception | None = None  # of the last refresh
@@ -57,16 +59,34 @@ class CredentialSource:
 
     def _refreshed(self, sender: Sender, refused: Credential | None, finished: int) -> Credential:
         """Return the credential to send. *finished* is the number of finished refreshes when the call began to wait."""
-        with self._lock:
+        with self._lock.within(2 * sender.options.deadline):
+            if self._finished_refreshes != finished and self._last_error is not None:
+                raise copy_error(self._last_error)
+            if self._is_stale(sender, refused) or self._state.final_error is not None:
+                self._load(sender)
             state = self._state
             if state.final_error is not None:
                 raise copy_error(state.final_error)
-            if self._finished_refreshes != finished and self._last_error is not None:
-                raise copy_error(self._last_error)
-            is_stale = state.is_due(sender.effects.now()) or (refused is not None and state.credential == refused)
+            is_stale = self._is_stale(sender, refused)
             if is_stale or state.undelivered is not None:
                 self._refresh_and_deliver(sender, state.grant if is_stale else None)
             return self._state.credential_to_send()
+
+    def _is_stale(self, sender: Sender, refused: Credential | None) -> bool:
+        is_refused = refused is not None and self._state.credential == refused
+        return is_refused or self._state.is_due(sender.effects.now())
+
+    def _load(self, sender: Sender) -> bool:
+        """Take over tokens that another process has stored. Return whether there are any."""
+        # Undelivered tokens are newer than any that are stored.
+        if not self._store.can_load or self._state.undelivered is not None:
+            return False
+        with self._delivering():
+            stored = self._store.load()
+        before = self._state
+        if stored is not None:
+            self._state = before.with_stored(stored, sender.effects.now())
+        return self._state is not before
 
     def _refresh_and_deliver(self, sender: Sender, grant: RefreshGrant | None) -> None:
         """Fetch new tokens, if there is a *grant*, and deliver those that are not delivered yet."""
@@ -82,25 +102,42 @@ class CredentialSource:
             self._finished_refreshes += 1
 
     def _refresh(self, sender: Sender, grant: RefreshGrant) -> None:
+        if grant.refresh_token is None:
+            raise missing_refresh_token()
         try:
             tokens = fetch_tokens(sender, refresh_request(grant.application, refresh_token=grant.refresh_token))
         except OAuthError as exc:
-            if exc.error == "invalid_grant":  # final: no later refresh can succeed
-                error = OAuthError(exc.error, exc.error_description, exc.response)
-                self._state = replace(self._state, final_error=error)
+            if exc.error != "invalid_grant":
+                raise
+            if self._load(sender):  # another process has refreshed meanwhile
+                self._refresh_if_due(sender)
+                return
+            # Final: no later refresh can succeed.
+            error = OAuthError(exc.error, exc.error_description, exc.response)
+            self._state = replace(self._state, final_error=error)
             raise
         self._state = self._state.with_tokens(tokens, sender.effects.now())
+
+    def _refresh_if_due(self, sender: Sender) -> None:
+        if self._state.grant is not None and self._state.is_due(sender.effects.now()):
+            self._refresh(sender, self._state.grant)
 
     def _deliver(self) -> None:
         """Pass undelivered tokens to the callback. If it fails, they are delivered before the next request."""
         tokens = self._state.undelivered
         if tokens is None:
             return
+        with self._delivering():
+            self._store.save(tokens)
+        self._state = replace(self._state, undelivered=None)
+
+    @contextmanager
+    def _delivering(self) -> Iterator[None]:
+        """Mark what runs inside as called by this object, which must not wait for itself."""
         self._delivery = object()
         reset = _delivery_in_context.set(self._delivery)
         try:
-            self._callback.call(tokens)
+            yield
         finally:
             _delivery_in_context.reset(reset)
             self._delivery = None
-        self._state = replace(self._state, undelivered=None)

@@ -3,37 +3,43 @@
 Generated from `_async` by generate.py: edit it there.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Generic
+from dataclasses import InitVar, dataclass, replace
+from typing import Any, Generic
 
 from machpay._call import Call
 from machpay._parsing import ObjectParser, flag, items, mapping, parse_object
 from machpay._response import Response
 from machpay._result import Result, T
 from machpay._sync.transport import Transport
-from machpay.errors import InvalidResponseError
+from machpay.errors import InvalidResponseError, MachPayError
+
+_FetchAfter = Callable[[str], Any]  # which returns the page, or a coroutine that does
 
 
-@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Page(Result, Generic[T]):
-    """A page of a list. Iterating yields its items and those of all following pages, fetched when needed."""
+    """A page of a list. Iterating yields its items and those of all following pages, fetched when needed.
+
+    A pickled page has its items, but not the client that could fetch the next one.
+    """
 
     data: tuple[T, ...]
     has_more: bool
-    _call: Call
-    _read: Callable[[Mapping[str, object], Response], T] = field(compare=False)
-    _transport: Transport = field(compare=False)
+    fetch_after: InitVar[_FetchAfter | None] = None
+
+    def __post_init__(self, fetch_after: _FetchAfter | None) -> None:
+        object.__setattr__(self, "_fetch_after", fetch_after)
 
     def next_page(self) -> "Page[T] | None":
         """Return the next page, or None after the last one."""
         if not self.has_more or not self.data:
             return None
-        last = self.data[-1].id
-        query = tuple(pair for pair in self._call.query if pair[0] != "after")
-        page = fetch_page(self._transport, replace(self._call, query=(*query, ("after", last))), self._read)
-        if page.data and page.data[-1].id == last:
-            raise InvalidResponseError(f"The page after {last!r} ends with it again.", page.response)
+        fetch_after: _FetchAfter | None = getattr(self, "_fetch_after", None)
+        if fetch_after is None:
+            raise MachPayError("The page was pickled, which leaves out its client: list again, after its last id.")
+        page: Page[T] = fetch_after(self.data[-1].id)
         return page
 
     def __iter__(self) -> Iterator[T]:
@@ -43,25 +49,48 @@ class Page(Result, Generic[T]):
                 yield item
             page = page.next_page()
 
+    def __copy__(self) -> "Page[T]":
+        return replace(self, fetch_after=getattr(self, "_fetch_after", None))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Page[T]":
+        return replace(
+            self,
+            data=copy.deepcopy(self.data, memo),
+            extra=copy.deepcopy(self.extra, memo),
+            fetch_after=getattr(self, "_fetch_after", None),
+        )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(data={self.data!r}, has_more={self.has_more})"
 
 
-def fetch_page(transport: Transport, call: Call, read: Callable[[Mapping[str, object], Response], T]) -> Page[T]:
-    """Return the page in the response to *call*, its items parsed by *read*."""
+def fetch_page(
+    transport: Transport,
+    call: Call,
+    read: Callable[[Mapping[str, object], Response], T],
+    seen: frozenset[str] = frozenset(),
+) -> Page[T]:
+    """Return the page in the response to *call*, its items parsed by *read*.
+
+    *seen* are the last ids of the pages before it. Raises InvalidResponseError for a page that ends with one of them:
+    it would never end.
+    """
+
+    def fetch_after(last: str) -> Page[T]:
+        query = tuple(pair for pair in call.query if pair[0] != "after")
+        next_call = replace(call, query=(*query, ("after", last)))
+        return fetch_page(transport, next_call, read, seen | {last})
 
     def page(members: Mapping[str, object], response: Response) -> Page[T]:
         parser = ObjectParser(members)
+        parser.optional("object", lambda value: value, None)
         data = parser.required("data", lambda value: tuple(read(mapping(item), response) for item in items(value)))
         has_more = parser.optional("has_more", flag, default=False)
-        return Page(
-            data=data,
-            has_more=has_more,
-            response=response,
-            extra=parser.rest(),
-            _call=call,
-            _read=read,
-            _transport=transport,
-        )
+        extra = parser.rest()
+        return Page(data=data, has_more=has_more, response=response, extra=extra, fetch_after=fetch_after)
 
-    return parse_object(transport.send(call), page)
+    result = parse_object(transport.send(call), page)
+    if result.data and result.data[-1].id in seen:
+        last = result.data[-1].id
+        raise InvalidResponseError(f"The page after {last!r} ends with it again: the list has no end.", result.response)
+    return result

@@ -4,8 +4,9 @@ Generated from `_async` by generate.py: edit it there.
 """
 
 from collections.abc import Sequence
+from typing import Unpack
 
-from machpay._call import Call, json_of, strings_of
+from machpay._call import Call, ChangeOptions, json_of, strings_of
 from machpay._parsing import parse_object
 from machpay._session import Session, session_from
 from machpay._sync.transport import Transport
@@ -22,10 +23,10 @@ class Sessions:
         *,
         scopes: Sequence[str] | None = None,
         ttl_seconds: int | None = None,
-        idempotency_key: str | None = None,
+        **options: Unpack[ChangeOptions],
     ) -> Session:
         """Create a session. Its `.token` is shown only once. Use it as an access token."""
         optional = {"scopes": strings_of("scopes", scopes), "ttl_seconds": ttl_seconds}
         body = json_of({member: value for member, value in optional.items() if value is not None})
-        call = Call("POST", "/v1/sessions", body=body, idempotency_key=idempotency_key)
+        call = Call("POST", "/v1/sessions", body=body).using(options)
         return parse_object(self._transport.send(call), session_from)

@@ -4,8 +4,9 @@ Generated from `_async` by generate.py: edit it there.
 """
 
 from collections.abc import Mapping
+from typing import Unpack
 
-from machpay._call import Call, json_of
+from machpay._call import Call, CallOptions, ChangeOptions, json_of
 from machpay._parsing import parse_object
 from machpay._skill import Execution, Skill, execution_from, skill_from
 from machpay._sync.page import Page, fetch_page
@@ -23,13 +24,13 @@ class Skills:
         *,
         skill_id: str,
         input: Mapping[str, object],  # noqa: A002 - the name in the API
-        idempotency_key: str | None = None,
+        **options: Unpack[ChangeOptions],
     ) -> Execution:
         """Execute a skill, and return its `.output`."""
         body = json_of({"skill_id": skill_id, "input": input})
-        call = Call("POST", "/v1/skills/execute", body=body, idempotency_key=idempotency_key)
+        call = Call("POST", "/v1/skills/execute", body=body).using(options)
         return parse_object(self._transport.send(call), execution_from)
 
-    def list(self) -> Page[Skill]:
+    def list(self, **options: Unpack[CallOptions]) -> Page[Skill]:
         """List the skills that the credential has access to."""
-        return fetch_page(self._transport, Call("GET", "/v1/skills"), skill_from)
+        return fetch_page(self._transport, Call("GET", "/v1/skills").using(options), skill_from)
