@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 from tests.node import NODE, NPM, done
 from tests.sdk.typescript import (
@@ -37,8 +39,70 @@ def test_the_types_hold_what_they_promise_to_an_application_of_nodejs(built: Bui
 def test_the_package_has_what_runs_and_its_types_and_nothing_else(built: Built) -> None:
     packed = json.loads(done([NPM, "pack", "--dry-run", "--json", "--ignore-scripts"], built.root))
     modules = {path.relative_to(SOURCES / "src").with_suffix("") for path in (SOURCES / "src").rglob("*.ts")}
-    compiled = {f"dist/{module.as_posix()}{suffix}" for module in modules for suffix in (".js", ".d.ts")}
-    assert {file["path"] for file in one(packed)["files"]} == {"LICENSE", "README.md", "package.json", *compiled}
+    sources = {f"src/{module.as_posix()}.ts" for module in modules}
+    compiled = {
+        f"{folder}/{module.as_posix()}{suffix}"
+        for folder in ("dist", "dist/cjs")
+        for module in modules
+        for suffix in (".js", ".js.map", ".d.ts", ".d.ts.map")
+    }
+    others = {"LICENSE", "README.md", "package.json", "dist/cjs/package.json"}
+    assert {file["path"] for file in one(packed)["files"]} == {*others, *sources, *compiled}
+
+
+def test_an_application_of_commonjs_compiles_and_requires_the_client(application: Application, gateway: Served) -> None:
+    program = IMPORT + "new MachPay().whoami().then(({ name }) => console.log(JSON.stringify(name)));"
+    (compiled,) = application.all_compiled([program], kind="c")
+    assert "require(" in compiled.read_text()
+    assert json.loads(done([NODE, str(compiled)], application.root, **gateway.environment)) == "admin"
+
+
+def test_a_checkout_is_built_when_it_is_installed(built: Built, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(SOURCES, checkout, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    (checkout / "node_modules").symlink_to(built.root / "node_modules")  # which it would fetch
+    (tmp_path / "package.json").write_text('{"name": "app", "version": "1.0.0"}')
+    done([NPM, "install", "--offline", "--no-audit", "--no-fund", str(checkout)], tmp_path)
+    program = (
+        'import("@machpay/sdk").then(({ VERSION }) => console.log(VERSION, typeof require("@machpay/sdk").MachPay))'
+    )
+    assert done([NODE, "-e", program], tmp_path) == "0.1.0 function\n"
+
+
+def test_the_readme_begins_with_the_installation() -> None:
+    assert re.match(r"# @machpay/sdk\n\n```console\n\$ npm install ", (SOURCES / "README.md").read_text())
+
+
+def test_other_endpoints_and_streams_are_reached(application: Application, gateway: Served) -> None:
+    results = application.run(
+        IMPORT,
+        """
+        const client = new MachPay();
+        const skills = await client.get('/v1/skills', { headers: { 'Accept-Language': 'en' }, timeout: 5_000 });
+        const created = await client.post('/v1/webhooks', { json: { url: 'https://a.example' } });
+        const changed = await client.patch('/v1/account', { json: { balance: 7 } });
+        const refused = await client.delete('/v1/account').catch(({ name }) => name);
+        const events: string[] = [];
+        const stream = await client.stream('GET', '/v1/skills/stream');
+        for await (const { event } of stream.iterEvents()) events.push(event);
+        const { data } = skills.json() as { data: unknown[] };
+        console.log(JSON.stringify({
+          skills: [skills.status, data.length, skills.rateLimit?.get('minute')?.quota],
+          created: [created.status, (created.json() as { url: string }).url],
+          changed: (changed.json() as { balance: number }).balance,
+          stream: [stream.status, stream.requestId !== null, events],
+          refused,
+        }));
+        """,
+        **gateway.environment,
+    )
+    assert results == {
+        "skills": [200, 2, 1000],
+        "created": [201, "https://a.example"],
+        "changed": 7,
+        "stream": [200, True, ["skill", "skill", "end"]],
+        "refused": "NotFoundError",
+    }
 
 
 def test_the_licence_is_the_repositorys() -> None:

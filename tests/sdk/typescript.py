@@ -53,6 +53,7 @@ declare const machpay: MachPay;
 declare const storedRefreshToken: string;
 declare const CLIENT_ID: string, CLIENT_SECRET: string, REDIRECT_URI: string;
 declare function store(accessToken: string, refreshToken: string | null): Promise<void>;
+declare function load(): Promise<{ accessToken: string; refreshToken: string } | null>;
 """
 )
 HINDRANCE = hindrance("the TypeScript client is tested")
@@ -83,7 +84,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         if not archive.exists():  # which is made last
             shutil.rmtree(root, ignore_errors=True)
             shutil.copytree(SOURCES, root, ignore=shutil.ignore_patterns("node_modules", "dist"))
-            done([NPM, "ci", "--no-audit", "--no-fund"], root)
+            done([NPM, "ci", "--no-audit", "--no-fund", "--ignore-scripts"], root)
             done([NPM, "run", "build"], root)
             packed = json.loads(done([NPM, "pack", "--json", "--ignore-scripts"], root))
             (root / one(packed)["filename"]).rename(archive)
@@ -102,15 +103,18 @@ class Application:
         (program,) = self.all_compiled(["\n".join(parts)])
         return program
 
-    def all_compiled(self, programs: Sequence[str]) -> Sequence[Path]:
-        """Return the compiled *programs*, each a file of its own. One run of the compiler is faster than several."""
+    def all_compiled(self, programs: Sequence[str], kind: str = "") -> Sequence[Path]:
+        """Return the compiled *programs*, each a file of its own. One run of the compiler is faster than several.
+
+        *kind* is `c` for CommonJS.
+        """
         names = [f"program{number}" for number in range(len(programs))]
         for name, program in zip(names, programs, strict=True):
-            (self.root / f"{name}.ts").write_text(program)
-        options = {"compilerOptions": COMPILER_OPTIONS, "files": [f"{name}.ts" for name in names]}
+            (self.root / f"{name}.{kind}ts").write_text(program)
+        options = {"compilerOptions": COMPILER_OPTIONS, "files": [f"{name}.{kind}ts" for name in names]}
         (self.root / "tsconfig.json").write_text(json.dumps(options))
         done([NODE, str(self.compiler), "--project", "."], self.root)
-        return [self.root / f"{name}.js" for name in names]
+        return [self.root / f"{name}.{kind}js" for name in names]
 
     def run(self, *parts: str, **environment: str) -> Any:  # noqa: ANN401 - whatever JSON the program prints
         """Compile *parts*, and return what they print."""

@@ -1,12 +1,14 @@
 /** Builds the parts of a client from its options, and selects its credential. */
 
 import { ConfigurationError } from "./errors.js";
+import { dpopKeyFrom } from "./oauth/dpop.js";
 import { TokenRefresher } from "./oauth/token-refresher.js";
+import { TokenStore } from "./oauth/token-store.js";
 import { OAuth } from "./resources/oauth.js";
 import { CLIENT_OPTION_NAMES, type ClientOptions } from "./settings/client-options.js";
 import { Credential, credentialFrom, kindOf, refuseInBrowser } from "./settings/credential.js";
 import { variable } from "./settings/environment.js";
-import { optionsWith, checkOptionNames, optionsFrom, type GivenOptions } from "./settings/options.js";
+import { optionsWith, checkOptionNames, optionsFrom, type ChangeableOptions } from "./settings/options.js";
 import { DEFAULT_EFFECTS, type Effects } from "./wire/effects.js";
 import { Transport, type Credentials } from "./wire/transport.js";
 
@@ -23,11 +25,11 @@ export class ClientContext {
   }
 
   /** Return a context with the *given* options, which shares the credential. */
-  withOptions(given: Pick<GivenOptions, "timeout" | "maxRetries">): ClientContext {
-    checkOptionNames(given, ["timeout", "maxRetries"]);
-    const { options, credentials, effects } = this.transport;
+  withOptions(given: ChangeableOptions): ClientContext {
+    checkOptionNames(given, ["timeout", "maxRetries", "defaultHeaders"]);
+    const { options, credentials, effects, dpopKey } = this.transport;
     const changed = optionsWith(options, given);
-    return new ClientContext(new Transport(changed, credentials, effects), new OAuth(changed, effects));
+    return new ClientContext(new Transport(changed, credentials, effects, dpopKey), new OAuth(changed, effects));
   }
 }
 
@@ -37,62 +39,76 @@ export function createClientContext(given: ClientOptions, effects: Effects = DEF
     throw new ConfigurationError(`The options are ${kindOf(given)}; write new MachPay({ apiKey: … }).`);
   }
   checkOptionNames(given, CLIENT_OPTION_NAMES);
-  if (given.clientSecret !== undefined) refuseInBrowser("clientSecret is a secret of the application, which");
   const options = optionsFrom(given);
+  if (given.clientSecret !== undefined && !options.isTrusted) {
+    refuseInBrowser("clientSecret is a secret of the application, which");
+  }
   const oauth = new OAuth(options, effects);
-  return new ClientContext(new Transport(options, credentialsFrom(given, oauth, effects), effects), oauth);
+  const dpopKey = dpopKeyFrom(given.dpopKey);
+  const credentials = credentialsFrom(given, oauth, effects, options.isTrusted);
+  if (dpopKey !== undefined && credentials.isApiKey) {
+    throw new ConfigurationError("Both an API key and dpopKey are given; only access tokens are bound to a key.");
+  }
+  return new ClientContext(new Transport(options, credentials, effects, dpopKey), oauth);
 }
 
 /** Return the credentials. Options override the environment; two contradicting options are an error. */
-function credentialsFrom(given: ClientOptions, oauth: OAuth, effects: Effects): Credentials {
-  const { refreshToken } = given;
+function credentialsFrom(
+  given: ClientOptions,
+  oauth: OAuth,
+  effects: Effects,
+  isTrusted: boolean,
+): Credentials & { readonly isApiKey?: boolean } {
+  const { refreshToken, loadTokens } = given;
   const isGiven = { apiKey: "apiKey" in given, accessToken: "accessToken" in given };
   const hasRefreshToken = refreshToken !== undefined && refreshToken !== null;
-  if (isGiven.apiKey && (isGiven.accessToken || hasRefreshToken)) {
-    const other = isGiven.accessToken ? "accessToken" : "refreshToken";
+  const refreshes = hasRefreshToken || loadTokens !== undefined;
+  if (isGiven.apiKey && (isGiven.accessToken || refreshes)) {
+    const other = isGiven.accessToken ? "accessToken" : hasRefreshToken ? "refreshToken" : "loadTokens";
     throw new ConfigurationError(`Both apiKey and ${other} are given; pass the one to be used.`);
   }
-  if (isGiven.apiKey) return new StaticCredentials(apiKeyFrom("apiKey", given.apiKey));
-  const credential = isGiven.accessToken ? credentialFrom("accessToken", given.accessToken) : null;
-  if (hasRefreshToken) return tokenRefresherFrom(given, credential, refreshToken, oauth, effects);
-  if (credential !== null) return new StaticCredentials(credential);
+  if (isGiven.apiKey) return new StaticCredentials(apiKeyFrom("apiKey", given.apiKey, isTrusted), true);
+  const credential = isGiven.accessToken ? credentialFrom("accessToken", given.accessToken, isTrusted) : null;
+  if (refreshes) return tokenRefresherFrom(given, credential, hasRefreshToken ? refreshToken : null, oauth, effects);
+  if (credential !== null) return new StaticCredentials(credential, false);
   const key = variable(API_KEY_VARIABLE);
-  return key ? new StaticCredentials(apiKeyFrom(API_KEY_VARIABLE, key)) : new NoCredentials();
+  return key ? new StaticCredentials(apiKeyFrom(API_KEY_VARIABLE, key, isTrusted), true) : new NoCredentials();
 }
 
-function apiKeyFrom(name: string, value: unknown): Credential {
-  refuseInBrowser(`${name} is an API key, which`);
-  return credentialFrom(name, value);
+function apiKeyFrom(name: string, value: unknown, isTrusted: boolean): Credential {
+  if (!isTrusted) refuseInBrowser(`${name} is an API key, which`);
+  return credentialFrom(name, value, isTrusted);
 }
 
 function tokenRefresherFrom(
   given: ClientOptions,
   credential: Credential | null,
-  refreshToken: string,
+  refreshToken: string | null,
   oauth: OAuth,
   effects: Effects,
 ): TokenRefresher {
-  const { clientId, clientSecret, onTokens } = given;
-  if (clientId === undefined) throw new ConfigurationError("refreshToken is given without clientId; pass both.");
-  if (onTokens !== undefined && typeof onTokens !== "function") {
-    throw new ConfigurationError(`onTokens is ${kindOf(onTokens)}, and has to be a function.`);
-  }
-  credentialFrom("refreshToken", refreshToken);
+  const { clientId, clientSecret, onTokens, loadTokens, dpopKey } = given;
+  const store = new TokenStore(onTokens, loadTokens);
+  const name = refreshToken === null ? "loadTokens" : "refreshToken";
+  if (clientId === undefined) throw new ConfigurationError(`${name} is given without clientId; pass both.`);
+  if (refreshToken !== null) credentialFrom("refreshToken", refreshToken);
   return new TokenRefresher({
     credential,
     refreshToken,
-    refresh: (current) => oauth.refreshToken({ refreshToken: current, clientId, clientSecret }),
-    onTokens,
+    refresh: (current) => oauth.refreshToken({ refreshToken: current, clientId, clientSecret, dpopKey }),
+    store,
     now: effects.now,
   });
 }
 
 /** A credential that is never refreshed. */
 class StaticCredentials implements Credentials {
+  readonly isApiKey: boolean;
   readonly #credential: Credential;
 
-  constructor(credential: Credential) {
+  constructor(credential: Credential, isApiKey: boolean) {
     this.#credential = credential;
+    this.isApiKey = isApiKey;
   }
 
   get masked(): string {

@@ -6,6 +6,7 @@
  *   x InvalidArgumentError       an invalid argument of a call; nothing was sent
  *   x APIConnectionError         there is no response
  *     + APITimeoutError
+ *   x APIUserAbortError          the call was aborted by its `signal`
  *   x InvalidResponseError       the response does not follow this API
  *   x OAuthError                 the authorization server refuses, or a callback is forged: `.error`
  *   x APIStatusError             an error response: problem+json (RFC 9457), or any page of a proxy
@@ -62,12 +63,25 @@ export class APITimeoutError extends APIConnectionError {
   }
 }
 
+/** The call was aborted: by its `signal`, which is the cause, or by an own `fetch`. It is never retried. */
+export class APIUserAbortError extends MachPayError {
+  static {
+    this.prototype.name = "APIUserAbortError";
+  }
+
+  /** @internal */
+  constructor(cause: unknown) {
+    super("The call was aborted.", { cause });
+  }
+}
+
 /** The response does not follow this API. It is in `.response`. */
 export class InvalidResponseError extends MachPayError {
   static {
     this.prototype.name = "InvalidResponseError";
   }
 
+  /** The response. */
   readonly response: Response;
 
   /** @internal */
@@ -89,6 +103,7 @@ export class OAuthError extends MachPayError {
 
   /** The error's code, as in `invalid_grant`. */
   readonly error: string;
+  /** What the server says about it, for developers. */
   readonly errorDescription: string | null;
   /** The response; `null` for an error in a callback. */
   readonly response: Response | null;
@@ -119,11 +134,15 @@ export class APIStatusError extends MachPayError {
     this.prototype.name = "APIStatusError";
   }
 
+  /** The response. */
   readonly response: Response;
   /** The body of the response. */
   readonly problem: Problem;
+  /** The address of a page about this kind of problem. */
   readonly type: string | null;
+  /** What kind of problem it is. */
   readonly title: string | null;
+  /** What is wrong with this request. */
   readonly detail: string | null;
   /** The reason's stable name. */
   readonly code: string | null;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { readdir, readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { test } from "node:test";
 
 import { VERSION } from "@machpay/sdk";
@@ -25,10 +26,42 @@ test("the lock says what each package contains, and not where it comes from", as
   assert.ok(own && Object.values(others).every(({ integrity }) => integrity.startsWith("sha512-")));
 });
 
+test("CommonJS has the same names, and sources stand beside what was made of them", async () => {
+  const [required, imported] = [createRequire(import.meta.url)("@machpay/sdk"), await import("@machpay/sdk")];
+  assert.deepEqual(Object.keys(required).sort(), Object.keys(imported).sort());
+  assert.equal(new required.MachPay({ accessToken: "t" }).withOptions({}).constructor.name, "MachPay");
+  for (const path of ["index.js", "index.d.ts", "cjs/index.js", "cjs/index.d.ts"]) {
+    const { sources } = JSON.parse(await read(`dist/${path}.map`));
+    const folder = new URL(`dist/${path}`, ROOT);
+    for (const source of sources) assert.ok(await readFile(new URL(source, folder), "utf8"), source);
+  }
+});
+
+test("every public type and each of its members is documented", async () => {
+  const names = new Set((await read("dist/index.d.ts")).match(/\b[A-Z]\w+\b/g));
+  const [missing, documented] = [[], []];
+  for (const path of await readdir(new URL("dist/", ROOT), { recursive: true })) {
+    if (!path.endsWith(".d.ts") || path.startsWith("cjs/") || path === "index.d.ts") continue;
+    const lines = (await read(`dist/${path}`)).split("\n");
+    let type = "";
+    lines.forEach((line, at) => {
+      type = /^export .*?\b(?:class|interface|type) (\w+)/.exec(line)?.[1] ?? type;
+      // Of what overrides a member, editors show the documentation of that member.
+      const isMember = /^ {4}(?!#|private |constructor\(|toJSON\(|get extra\(|\[)[a-z_A-Z]/.test(line);
+      if (!names.has(type) || !(isMember || /^export .*\b(?:class|interface|type) /.test(line))) return;
+      (lines[at - 1].trim().endsWith("*/") ? documented : missing).push(`${path}: ${type}: ${line.trim()}`);
+    });
+  }
+  assert.deepEqual(missing, []);
+  assert.ok(documented.length > 350, String(documented.length));
+});
+
 test("nothing that is published needs Node.js", async () => {
   for (const path of await readdir(new URL("dist/", ROOT), { recursive: true })) {
     if (path.endsWith(".js") || path.endsWith(".d.ts")) {
-      assert.doesNotMatch(await read(`dist/${path}`), /from "node:|require\(|<reference|\bBuffer\b/, path);
+      const required = path.startsWith("cjs/") ? /require\("(?!\.)/ : /require\(/; // its own modules
+      assert.doesNotMatch(await read(`dist/${path}`), /from "node:|<reference|\bBuffer\b/, path);
+      assert.doesNotMatch(await read(`dist/${path}`), required, path);
     }
   }
 });

@@ -74,3 +74,15 @@ test("a server that repeats a page does not hold up forever", async (t) => {
   });
   assert.equal(server.asked.length, 2);
 });
+
+for (const ids of ["aa", "aba", "abca", "abcdefghc"]) {
+  test(`a cursor that returns to an earlier page ends with an error: ${ids}`, async (t) => {
+    const server = await serving(t);
+    server.says(...[...ids].map((id) => page([id], true)));
+    await assert.rejects(drained(clientOf(server).keys.list()), {
+      name: "InvalidResponseError",
+      message: /has no end/,
+    });
+    assert.equal(server.asked.length, ids.length);
+  });
+}

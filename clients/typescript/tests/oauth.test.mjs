@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { createHash } from "node:crypto";
+import { createHash, createPublicKey, verify } from "node:crypto";
 import { test } from "node:test";
+import { inspect } from "node:util";
 
-import { APIConnectionError, APITimeoutError, MachPay, OAuthError } from "../dist/index.js";
+import { APIConnectionError, APITimeoutError, DPoPKey, MachPay, OAuthError } from "../dist/index.js";
 import { serving } from "./server.mjs";
-import { World } from "./world.mjs";
+import { SECRET, World } from "./world.mjs";
 
 const GIVEN = { access_token: "access-1", refresh_token: "refresh-1", token_type: "Bearer", expires_in: 3600 };
 const EXCHANGE = { code: "code-of-one-use", redirectUri: "https://app.example/callback", clientId: "app" };
@@ -266,4 +267,88 @@ for (const state of [undefined, null, ""]) {
     assert.throws(() => oauth.checkCallback({ code: "c", state }, { state }), error);
     assert.throws(() => oauth.checkCallback("?code=c&state=", { state }), error);
   });
+}
+
+for (const callback of [undefined, null, 7, true]) {
+  test(`a callback that is ${callback} is an error that says so`, async () => {
+    const check = () => new World().client({}).oauth.checkCallback(callback, { state: "s" });
+    assert.throws(check, { name: "InvalidArgumentError", message: /^The callback is .* its URL or its parameters\.$/ });
+  });
+}
+
+test("a user can be asked again", async () => {
+  const params = { clientId: "c", redirectUri: "https://a.example", prompt: "login" };
+  const { url } = await new World().client({}).oauth.authorizationUrl(params);
+  assert.equal(new URL(url).searchParams.get("prompt"), "login");
+});
+
+test("an application gets a token for itself", async (t) => {
+  const server = await serving(t);
+  server.says({ body: { access_token: "access-1", expires_in: 60, scope: "a b" } });
+  const params = { clientId: "app", clientSecret: "s:1", scopes: ["a", "b"], resource: "https://api.example" };
+  const tokens = await clientOf(server).oauth.clientCredentials(params);
+  assert.deepEqual([tokens.accessToken, tokens.refreshToken, tokens.scopes], ["access-1", null, ["a", "b"]]);
+  const form = { grant_type: "client_credentials", scope: "a b", resource: "https://api.example" };
+  assert.deepEqual(Object.fromEntries(new URLSearchParams(server.last.body)), form);
+  assert.equal(server.last.headers.authorization, `Basic ${btoa("app:s%3A1")}`);
+  await assert.rejects(clientOf(server).oauth.clientCredentials({ clientId: "app" }), { name: "InvalidArgumentError" });
+});
+
+test("an application asks about its tokens", async (t) => {
+  const server = await serving(t);
+  const said = { active: true, scope: "a b", client_id: "app", sub: "u", aud: "x", exp: 1_800_000_000, jti: "j" };
+  server.says({ body: said }, { body: { active: false } });
+  const params = { token: "t", clientId: "app", clientSecret: "s" };
+  const token = await clientOf(server).oauth.introspect(params);
+  assert.deepEqual([token.active, token.scopes, token.clientId, token.subject], [true, ["a", "b"], "app", "u"]);
+  assert.deepEqual([token.audience, token.expiresAt.getTime(), token.extra], [["x"], 1_800_000_000_000, { jti: "j" }]);
+  assert.deepEqual([server.last.path, server.last.body], ["/oauth/introspect", "token=t"]);
+  assert.equal((await clientOf(server).oauth.introspect(params)).active, false);
+});
+
+test("each request proves that the client has the key", async (t) => {
+  const [server, world] = [await serving(t), new World()];
+  const key = await DPoPKey.generate({ extractable: true });
+  server.says({ body: { access_token: "access-1", token_type: "DPoP" } }, { status: 503 }, {});
+  const client = world.client({ refreshToken: "refresh-0", clientId: "app", dpopKey: key, baseUrl: server.url });
+  await client.whoami();
+  const proofs = await Promise.all(server.asked.map(({ headers }) => verified(headers.dpop)));
+  assert.deepEqual(
+    proofs.map(({ htm, htu, ath, iat }) => [htm, htu, ath, iat]),
+    [
+      ["POST", "/oauth/token", undefined],
+      ["GET", "/v1/whoami", hashOf("access-1")],
+      ["GET", "/v1/whoami", hashOf("access-1")],
+    ].map(([htm, path, ath]) => [htm, `${server.url}${path}`, ath, Math.floor(world.now / 1000)]),
+  );
+  assert.equal(new Set(proofs.map(({ jti }) => jti)).size, 3);
+  assert.equal(server.last.headers.authorization, "DPoP access-1");
+  const again = await DPoPKey.fromJwk(await key.toJwk());
+  assert.deepEqual(
+    [again.thumbprint, (await DPoPKey.fromKeyPair(key.keyPair)).thumbprint],
+    [key.thumbprint, key.thumbprint],
+  );
+  assert.equal(inspect(key), `DPoPKey { thumbprint: '${key.thumbprint}' }`);
+  assert.equal((await DPoPKey.generate()).keyPair.privateKey.extractable, false);
+  server.says({ body: { access_token: "access-2", token_type: "Bearer" } });
+  const params = { refreshToken: "r", clientId: "app", dpopKey: key };
+  await assert.rejects(client.oauth.refreshToken(params), /token_type: not DPoP/);
+  assert.throws(() => world.client({ apiKey: SECRET, dpopKey: key }), /only access tokens are bound/);
+  assert.throws(() => world.client({ accessToken: "t", dpopKey: {} }), /has to be a DPoPKey/);
+  await assert.rejects(DPoPKey.fromJwk({ kty: "RSA" }), { name: "ConfigurationError" });
+});
+
+function hashOf(text) {
+  return createHash("sha256").update(text).digest("base64url");
+}
+
+/** Return the claims of a proof, whose signature is checked. */
+async function verified(proof) {
+  const [header, claims, signature] = proof.split(".");
+  const { jwk, alg, typ } = JSON.parse(Buffer.from(header, "base64url"));
+  assert.deepEqual([alg, typ, "d" in jwk], ["ES256", "dpop+jwt", false]);
+  const key = createPublicKey({ key: jwk, format: "jwk" });
+  const signed = { key, dsaEncoding: "ieee-p1363" };
+  assert.ok(verify("sha256", Buffer.from(`${header}.${claims}`), signed, Buffer.from(signature, "base64url")));
+  return JSON.parse(Buffer.from(claims, "base64url"));
 }

@@ -194,7 +194,14 @@ test("whoami tells who, and keeps the rest", async (t) => {
 test("a session has a token for a client of its own", async (t) => {
   const server = await serving(t);
   const times = { expires_in: 900, expires_at: "2026-11-24T14:15:00Z" };
-  const body = { object: "session", id: "session_1", token: "token-of-a-session", token_type: "Bearer", ...times, scopes: ["a"] };
+  const body = {
+    object: "session",
+    id: "session_1",
+    token: "token-of-a-session",
+    token_type: "Bearer",
+    ...times,
+    scopes: ["a"],
+  };
   server.says({ status: 201, body });
   const session = await clientOf(server).sessions.create({ ttlSeconds: 900 });
   assert.deepEqual([session.id, session.tokenType, session.expiresIn], ["session_1", "Bearer", 900]);
@@ -258,3 +265,37 @@ for (const [answer, message] of [
     });
   });
 }
+
+test("an account and an identity have typed members, and JSON has all of them", async (t) => {
+  const server = await serving(t);
+  const account = { id: "acct_1", balance: 7, currency: "USD", history: [{ amount: 1 }], api_token: "t".repeat(30) };
+  server.says({ body: account });
+  const result = await clientOf(server).account.retrieve();
+  assert.deepEqual([result.id, result.name, result.balance, result.currency], ["acct_1", null, 7, "USD"]);
+  const shown = { ...account, name: null, api_token: "…tttt" };
+  assert.deepEqual(JSON.parse(JSON.stringify(result)), shown);
+  const limits = { rate: "1000/minute", requests: 1000, window_seconds: 60, concurrency: 50 };
+  const policy = {
+    policy: "minute",
+    limit: 1000,
+    window_seconds: 60,
+    remaining: 999,
+    reset_seconds: 60,
+    enforced: true,
+  };
+  const members = {
+    kind: "api_key",
+    account_id: "acct_1",
+    expires_at: "2030-01-01T00:00:00Z",
+    limits,
+    policies: [policy],
+  };
+  server.says({ body: { object: "principal", id: "key_1", ...members, colour: "blue" } });
+  const me = await clientOf(server).whoami();
+  assert.deepEqual([me.kind, me.accountId, me.expiresAt.getTime()], ["api_key", "acct_1", Date.UTC(2030, 0)]);
+  assert.deepEqual(me.limits, { rate: "1000/minute", requests: 1000, windowSeconds: 60, concurrency: 50 });
+  assert.deepEqual([me.policies[0].resetSeconds, me.policies[0].enforced, me.remaining], [60, true, null]);
+  assert.deepEqual(me.extra, { ...members, colour: "blue" });
+  const { colour, accountId, account_id } = JSON.parse(JSON.stringify(me));
+  assert.deepEqual([colour, accountId, account_id], ["blue", "acct_1", undefined]);
+});

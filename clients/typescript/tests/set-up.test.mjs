@@ -194,3 +194,37 @@ test("a server that looks like a browser's worker may hold secrets", (t) => {
 test("a wrong set-up is an error of its own kind", () => {
   assert.throws(() => new MachPay({ apiKey: "" }), ConfigurationError);
 });
+
+test("an explicit option lets a test in jsdom, or a trusted runtime, through", async (t) => {
+  const server = await serving(t);
+  globalThis.window = { document: {} };
+  globalThis.document = {};
+  const given = { apiKey: SECRET, clientSecret: "s", baseUrl: server.url };
+  refused(given, /dangerouslyAllowBrowser: true/);
+  const client = new MachPay({ ...given, dangerouslyAllowBrowser: true });
+  await client.whoami();
+  assert.equal(server.last.headers.authorization, `Bearer ${SECRET}`);
+  server.says({ body: { access_token: "a" } });
+  await client.oauth.refreshToken({ refreshToken: "r", clientId: "a", clientSecret: "s" });
+  assert.match(server.last.headers.authorization, /^Basic /);
+  process.env.MACHPAY_API_KEY = SECRET;
+  assert.ok(new MachPay({ dangerouslyAllowBrowser: true }));
+});
+
+test("a runtime that refuses its environment, as Deno does without --allow-env, has none", () => {
+  const { env } = process;
+  Object.defineProperty(process, "env", {
+    configurable: true,
+    get() {
+      throw new Error('Requires env access to "MACHPAY_API_KEY", run again with the --allow-env flag');
+    },
+  });
+  try {
+    assert.equal(
+      inspect(new MachPay({ accessToken: "t" })),
+      "MachPay { credential: '…', baseUrl: 'https://api.machpay.xyz' }",
+    );
+  } finally {
+    Object.defineProperty(process, "env", { configurable: true, writable: true, value: env });
+  }
+});

@@ -2,10 +2,12 @@
 
 import {
   APIStatusError,
+  DPoPKey,
   MachPay,
   OAuthError,
   RateLimitError,
   type ClientOptions,
+  type Grant,
   type IssuedKey,
   type Key,
   type Page,
@@ -41,6 +43,31 @@ export async function oauth(): Promise<Tokens> {
   // @ts-expect-error - without the code there is nothing to exchange
   await client.oauth.exchangeCode({ redirectUri: "b", clientId: "a" });
   return client.oauth.refreshToken({ refreshToken: code, clientId: "a", clientSecret: "b" });
+}
+
+export async function requests(signal: AbortSignal): Promise<Page<Grant>> {
+  await client.keys.retrieve("key_1", { signal, timeout: 1_000, headers: { a: "b" } });
+  const response = await client.post("/v1/orders", { json: { a: 1 }, query: { b: [1, "c"] }, idempotencyKey: "d" });
+  const { status }: { status: number } = response;
+  // @ts-expect-error - what the server sends is not known
+  response.json().a;
+  const stream = await client.stream("GET", `/v1/events/${status}`);
+  for await (const { data, id } of stream.iterEvents()) void `${data}${id satisfies string | null}`;
+  const issued: string | null = (await client.oauthClients.create({ name: "a", scopes: [] })).clientSecret;
+  for await (const { actor, before } of client.auditLog.list({ limit: 1 })) void [actor.kind, before["name"], issued];
+  const me = await client.whoami();
+  void [me.limits?.requests, me.policies[0]?.resetSeconds, (await client.account.retrieve()).balance?.toFixed(2)];
+  // @ts-expect-error - a listing of keys takes no idempotency key
+  client.keys.list({ idempotencyKey: "a" });
+  return client.grants.list({ clientId: "a" });
+}
+
+export async function stored(): Promise<MachPay> {
+  const dpopKey = await DPoPKey.generate();
+  const loadTokens = async () => ({ accessToken: "a", refreshToken: "b" });
+  // @ts-expect-error - there are no tokens without a refresh token
+  new MachPay({ loadTokens: () => ({ accessToken: "a" }), onTokens() {}, clientId: "c" });
+  return new MachPay({ loadTokens, onTokens() {}, clientId: "c", dpopKey, logger: { debug: () => undefined } });
 }
 
 export function options(): ClientOptions {

@@ -1,7 +1,9 @@
 /** Callbacks to the redirect URI. Anybody can make a browser open it, so callbacks are authenticated first. */
 
-import { OAuthError } from "../errors.js";
-import { checkNames, textOf } from "../wire/call.js";
+import { InvalidArgumentError, OAuthError } from "../errors.js";
+import { kindOf } from "../settings/credential.js";
+import { checkNames } from "../settings/request-options.js";
+import { textOf } from "../wire/call.js";
 
 /** A callback in the forms of web frameworks: its URL or path, its query, or the parameters of the query. */
 export type Callback = string | URL | URLSearchParams | Readonly<Record<string, unknown>>;
@@ -50,6 +52,9 @@ function pairsOf(callback: Callback): Iterable<readonly [string, unknown]> {
   if (typeof callback === "string") {
     const query = callback.replace(/#.*$/s, "");
     return new URLSearchParams(query.slice(query.indexOf("?") + 1));
+  }
+  if (typeof callback !== "object" || (callback as unknown) === null) {
+    throw new InvalidArgumentError(`The callback is ${kindOf(callback)}, and has to be its URL or its parameters.`);
   }
   if (callback instanceof URL) return callback.searchParams;
   if (callback instanceof URLSearchParams) return callback;

@@ -1,6 +1,7 @@
 /** `client.account`: the account that the credential belongs to. */
 
 import { accountFrom, type Account } from "../results/account.js";
+import { readingOptions, type RequestOptions } from "../settings/request-options.js";
 import { parseObject } from "../wire/parsing.js";
 import type { Transport } from "../wire/transport.js";
 
@@ -14,7 +15,8 @@ export class Accounts {
   }
 
   /** Return the account. Members other than its id are in `.extra`. */
-  async retrieve(): Promise<Account> {
-    return parseObject(await this.#transport.send({ method: "GET", path: "/v1/account" }), accountFrom);
+  async retrieve(options: RequestOptions = {}): Promise<Account> {
+    const given = readingOptions("account.retrieve", [], options);
+    return parseObject(await this.#transport.send({ method: "GET", path: "/v1/account", options: given }), accountFrom);
   }
 }

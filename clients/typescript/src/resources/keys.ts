@@ -3,33 +3,41 @@
 import { issuedKeyFrom, keyFrom, listedKeyFrom, type IssuedKey, type Key } from "../results/key.js";
 import { fetchPage, Listing } from "../results/page.js";
 import { usageFrom, type Usage } from "../results/usage.js";
-import { checkNames, jsonOf, momentOf, segment, stringsOf } from "../wire/call.js";
+import {
+  changingOptions,
+  readingOptions,
+  type IdempotencyOptions,
+  type RequestOptions,
+} from "../settings/request-options.js";
+import { jsonOf, momentOf, segment, stringsOf } from "../wire/call.js";
 import { parseObject } from "../wire/parsing.js";
 import type { Transport } from "../wire/transport.js";
 
 const DAY_SECONDS = 86_400;
 
-/** The options of all calls that change something. */
-export interface IdempotencyOptions {
-  /** Your own key, which survives a restart of your process. By default a random one. */
-  readonly idempotencyKey?: string | undefined;
-}
-
 /** The key to create. */
 export interface KeyCreation extends IdempotencyOptions {
+  /** Its name. */
   readonly name: string;
+  /** What it may do. */
   readonly scopes: Iterable<string>;
   /** Whom within the account the key is for. Keys with the same owner share the limits by owner. */
   readonly owner?: string | null | undefined;
+  /** By default that of the calling key. */
   readonly environment?: "live" | "test" | undefined;
+  /** The addresses and networks that it works from; by default all. */
   readonly allowedIps?: Iterable<string> | null | undefined;
+  /** When it expires; by default never. */
   readonly expiresAt?: Date | string | null | undefined;
+  /** Your own data. */
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;
 }
 
 /** Filters for a list of keys, and its pagination. */
-export interface KeyFilter {
+export interface KeyFilter extends RequestOptions {
+  /** Only keys for this traffic. */
   readonly environment?: "live" | "test" | undefined;
+  /** Only keys in this state. */
   readonly status?: "active" | "expired" | "revoked" | undefined;
   /** The maximum size of a page. */
   readonly limit?: number | undefined;
@@ -39,12 +47,17 @@ export interface KeyFilter {
 
 /** Settings to change. `undefined` changes nothing; `expiresAt: null` means that the key never expires. */
 export interface KeyChange extends IdempotencyOptions {
+  /** Its name. */
   readonly name?: string | undefined;
+  /** What it may do. */
   readonly scopes?: Iterable<string> | undefined;
   /** `null`: none. */
   readonly owner?: string | null | undefined;
+  /** The addresses and networks that it works from; `null`: all. */
   readonly allowedIps?: Iterable<string> | null | undefined;
+  /** When it expires; `null`: never. */
   readonly expiresAt?: Date | string | null | undefined;
+  /** Your own data. */
   readonly metadata?: Readonly<Record<string, string>> | null | undefined;
   /** A key's `.etag`: throw PreconditionFailedError if the key has changed since. */
   readonly ifMatch?: string | null | undefined;
@@ -63,9 +76,12 @@ export interface KeyRevocation extends IdempotencyOptions {
 }
 
 /** The period of a usage report; by default the last 24 hours by hour. */
-export interface UsagePeriod {
+export interface UsagePeriod extends RequestOptions {
+  /** By default a day before `end`. */
   readonly start?: Date | string | undefined;
+  /** By default now. */
   readonly end?: Date | string | undefined;
+  /** By default `hour`. */
   readonly bucket?: "minute" | "hour" | "day" | undefined;
 }
 
@@ -79,9 +95,9 @@ export class Keys {
   }
 
   /** Create a key. Its `.secret` is shown only once. */
-  async create(params: KeyCreation): Promise<IssuedKey> {
-    const names = ["name", "scopes", "owner", "environment", "allowedIps", "expiresAt", "metadata", "idempotencyKey"];
-    checkNames("keys.create", params, names);
+  async create(params: KeyCreation, options?: IdempotencyOptions): Promise<IssuedKey> {
+    const names = ["name", "scopes", "owner", "environment", "allowedIps", "expiresAt", "metadata"];
+    const given = changingOptions("keys.create", names, params, options);
     const body = jsonOf({
       name: params.name,
       scopes: stringsOf("scopes", params.scopes),
@@ -91,31 +107,31 @@ export class Keys {
       expires_at: momentOf("expiresAt", params.expiresAt) ?? undefined,
       metadata: params.metadata ?? undefined,
     });
-    const { idempotencyKey } = params;
-    const call = { method: "POST", path: "/v1/keys", body, idempotencyKey } as const;
+    const call = { method: "POST", path: "/v1/keys", body, options: given };
     return parseObject(await this.#transport.send(call), issuedKeyFrom);
   }
 
   /** List keys, newest first: `await` returns the first page, `for await` yields all of them. */
-  list(params: KeyFilter = {}): Listing<Key> {
+  list(params: KeyFilter = {}, options?: RequestOptions): Listing<Key> {
     return new Listing(async () => {
-      checkNames("keys.list", params, ["environment", "status", "limit", "after"]);
+      const given = readingOptions("keys.list", ["environment", "status", "limit", "after"], params, options);
       const { limit, after, environment, status } = params;
-      const call = { method: "GET", path: "/v1/keys", query: { limit, after, environment, status } } as const;
-      return fetchPage(this.#transport, call, listedKeyFrom);
+      const query = { limit, after, environment, status };
+      return fetchPage(this.#transport, { method: "GET", path: "/v1/keys", query, options: given }, listedKeyFrom);
     });
   }
 
   /** Return a key with its `.etag`. */
-  async retrieve(keyId: string): Promise<Key> {
-    const call = { method: "GET", path: pathOf(keyId) } as const;
+  async retrieve(keyId: string, options: RequestOptions = {}): Promise<Key> {
+    const given = readingOptions("keys.retrieve", [], options);
+    const call = { method: "GET", path: pathOf(keyId), options: given };
     return parseObject(await this.#transport.send(call), keyFrom);
   }
 
   /** Change the given settings. */
-  async update(keyId: string, params: KeyChange): Promise<Key> {
-    const names = ["name", "scopes", "owner", "allowedIps", "expiresAt", "metadata", "ifMatch", "idempotencyKey"];
-    checkNames("keys.update", params, names);
+  async update(keyId: string, params: KeyChange, options?: IdempotencyOptions): Promise<Key> {
+    const names = ["name", "scopes", "owner", "allowedIps", "expiresAt", "metadata", "ifMatch"];
+    const given = changingOptions("keys.update", names, params, options);
     const body = jsonOf({
       name: params.name,
       scopes: stringsOf("scopes", params.scopes),
@@ -124,44 +140,40 @@ export class Keys {
       expires_at: momentOf("expiresAt", params.expiresAt),
       metadata: params.metadata,
     });
-    const { idempotencyKey } = params;
     const ifMatch = params.ifMatch ?? undefined;
-    const call = { method: "PATCH", path: pathOf(keyId), body, idempotencyKey, ifMatch } as const;
+    const call = { method: "PATCH", path: pathOf(keyId), body, ifMatch, options: given };
     return parseObject(await this.#transport.send(call), keyFrom);
   }
 
   /** Give the key a new `.secret`, shown only once. The old one works for another `graceSeconds`. */
-  async rotate(keyId: string, params: KeyRotation = {}): Promise<IssuedKey> {
-    checkNames("keys.rotate", params, ["graceSeconds", "idempotencyKey"]);
+  async rotate(keyId: string, params: KeyRotation = {}, options?: IdempotencyOptions): Promise<IssuedKey> {
+    const given = changingOptions("keys.rotate", ["graceSeconds"], params, options);
     const body = jsonOf({ grace_seconds: params.graceSeconds ?? DAY_SECONDS });
-    const { idempotencyKey } = params;
-    const call = { method: "POST", path: `${pathOf(keyId)}/rotate`, body, idempotencyKey } as const;
+    const call = { method: "POST", path: `${pathOf(keyId)}/rotate`, body, options: given };
     return parseObject(await this.#transport.send(call), issuedKeyFrom);
   }
 
   /** End the grace period of the previous secret now. */
-  async endGrace(keyId: string, params: IdempotencyOptions = {}): Promise<Key> {
-    checkNames("keys.endGrace", params, ["idempotencyKey"]);
-    const { idempotencyKey } = params;
-    const call = { method: "POST", path: `${pathOf(keyId)}/end-grace`, idempotencyKey } as const;
+  async endGrace(keyId: string, options: IdempotencyOptions = {}): Promise<Key> {
+    const given = changingOptions("keys.endGrace", [], options);
+    const call = { method: "POST", path: `${pathOf(keyId)}/end-grace`, options: given };
     return parseObject(await this.#transport.send(call), keyFrom);
   }
 
   /** Revoke the key permanently. */
-  async revoke(keyId: string, params: KeyRevocation = {}): Promise<Key> {
-    checkNames("keys.revoke", params, ["self", "idempotencyKey"]);
-    const { idempotencyKey } = params;
+  async revoke(keyId: string, params: KeyRevocation = {}, options?: IdempotencyOptions): Promise<Key> {
+    const given = changingOptions("keys.revoke", ["self"], params, options);
     const query = { self: params.self === true ? "true" : undefined };
-    const call = { method: "POST", path: `${pathOf(keyId)}/revoke`, query, idempotencyKey } as const;
+    const call = { method: "POST", path: `${pathOf(keyId)}/revoke`, query, options: given };
     return parseObject(await this.#transport.send(call), keyFrom);
   }
 
   /** Return the usage of the key by `minute`, `hour` or `day`. */
-  async usage(keyId: string, params: UsagePeriod = {}): Promise<Usage> {
-    checkNames("keys.usage", params, ["start", "end", "bucket"]);
+  async usage(keyId: string, params: UsagePeriod = {}, options?: RequestOptions): Promise<Usage> {
+    const given = readingOptions("keys.usage", ["start", "end", "bucket"], params, options);
     const period = { from: momentOf("start", params.start), to: momentOf("end", params.end) };
     const query = { ...period, bucket: params.bucket };
-    const call = { method: "GET", path: `${pathOf(keyId)}/usage`, query } as const;
+    const call = { method: "GET", path: `${pathOf(keyId)}/usage`, query, options: given };
     return parseObject(await this.#transport.send(call), usageFrom);
   }
 }

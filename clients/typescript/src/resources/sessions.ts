@@ -1,10 +1,10 @@
 /** `client.sessions`: short-lived tokens. */
 
 import { sessionFrom, type Session } from "../results/session.js";
-import { checkNames, jsonOf, stringsOf } from "../wire/call.js";
+import { changingOptions, type IdempotencyOptions } from "../settings/request-options.js";
+import { jsonOf, stringsOf } from "../wire/call.js";
 import { parseObject } from "../wire/parsing.js";
 import type { Transport } from "../wire/transport.js";
-import type { IdempotencyOptions } from "./keys.js";
 
 /** The session to create. */
 export interface SessionCreation extends IdempotencyOptions {
@@ -24,11 +24,10 @@ export class Sessions {
   }
 
   /** Create a session, with an API key. Its `.token` is shown only once. */
-  async create(params: SessionCreation = {}): Promise<Session> {
-    checkNames("sessions.create", params, ["scopes", "ttlSeconds", "idempotencyKey"]);
+  async create(params: SessionCreation = {}, options?: IdempotencyOptions): Promise<Session> {
+    const given = changingOptions("sessions.create", ["scopes", "ttlSeconds"], params, options);
     const body = jsonOf({ scopes: stringsOf("scopes", params.scopes), ttl_seconds: params.ttlSeconds });
-    const { idempotencyKey } = params;
-    const call = { method: "POST", path: "/v1/sessions", body, idempotencyKey } as const;
+    const call = { method: "POST", path: "/v1/sessions", body, options: given };
     return parseObject(await this.#transport.send(call), sessionFrom);
   }
 }

@@ -7,39 +7,61 @@ import { Result } from "./result.js";
 
 /** One of a key's secrets, without anything that authenticates. */
 export interface KeySecret {
+  /** As in `sk_live_…a1b2`. */
   readonly masked: string;
+  /** Whether it is the current one, and not one whose grace period runs. */
   readonly current: boolean;
+  /** When it was issued. */
   readonly createdAt: Date | null;
+  /** The end of its grace period. */
   readonly expiresAt: Date | null;
+  /** When a request last presented it. */
   readonly lastUsedAt: Date | null;
+  /** Members that only newer servers send, unparsed. */
   readonly extra: Readonly<Record<string, unknown>>;
 }
 
 /** An API key. `etag` is for `update(…, { ifMatch })`. Keys in a page have none. */
 export class Key extends Result {
+  /** Its id, which outlives its secrets. */
   readonly id: string;
+  /** Its name. */
   readonly name: string;
   /** Whom within the account the key is for. */
   readonly owner: string | null;
+  /** The id of its account. */
   readonly accountId: string | null;
+  /** `live` or `test`. */
   readonly environment: string | null;
+  /** The tier that its limits come from. */
   readonly tier: string | null;
   /** The tier that an operator gave this very key; `null`: `tier` is that of its account. */
   readonly ownTier: string | null;
   /** Whether the gateway's settings have the tier. */
   readonly tierConfigured: boolean;
+  /** What it may do. */
   readonly scopes: readonly string[];
+  /** The addresses that it works from; none: all. */
   readonly allowedIps: readonly string[];
+  /** Whether it works. */
   readonly status: string | null;
+  /** Its current secret as displayed, as in `sk_live_…a1b2`. */
   readonly masked: string | null;
+  /** When it was created. */
   readonly createdAt: Date | null;
+  /** The last use of any secret that it has ever had. */
   readonly lastUsedAt: Date | null;
+  /** When it expires; `null` if never. */
   readonly expiresAt: Date | null;
+  /** When its secret was last rotated. */
   readonly lastRotatedAt: Date | null;
   /** Whether its secret is older than 90 days. */
   readonly rotationDue: boolean;
+  /** Your own data. */
   readonly metadata: Readonly<Record<string, unknown>>;
+  /** The current secret and, during a grace period, the previous one. */
   readonly secrets: readonly KeySecret[];
+  /** Its version, for `ifMatch`. */
   readonly etag: string | null;
 
   /** @internal */

@@ -11,16 +11,19 @@ interface Identified {
   readonly id: string;
 }
 
+type After<T extends Identified> = (id: string) => Promise<Page<T>>;
 type Read<T> = (members: Json, response: Response) => T;
 
 /** A page of a list. Iterating yields its items and those of all following pages, fetched when needed. */
 export class Page<T extends Identified> extends Result implements AsyncIterable<T> {
+  /** The items of this page. */
   readonly data: readonly T[];
+  /** Whether there is another page. */
   readonly hasMore: boolean;
-  readonly #after: (id: string) => Promise<Page<T>>;
+  readonly #after: After<T>;
 
   /** @internal */
-  constructor(parser: ObjectParser, response: Response, read: Read<T>, after: (id: string) => Promise<Page<T>>) {
+  constructor(parser: ObjectParser, response: Response, read: Read<T>, after: After<T>) {
     super(parser, response);
     parser.optional("object", (value) => value, null);
     this.data = parser.required("data", (value) => items(value).map((item) => read(record(item), response)));
@@ -32,11 +35,7 @@ export class Page<T extends Identified> extends Result implements AsyncIterable<
   async nextPage(): Promise<Page<T> | null> {
     const last = this.data.at(-1)?.id;
     if (!this.hasMore || last === undefined) return null;
-    const page = await this.#after(last);
-    if (page.data.at(-1)?.id === last) {
-      throw new InvalidResponseError(`The page after ${JSON.stringify(last)} ends with it again.`, page.response);
-    }
-    return page;
+    return this.#after(last);
   }
 
   async *[Symbol.asyncIterator](): AsyncIterator<T> {
@@ -58,6 +57,7 @@ export class Listing<T extends Identified> implements PromiseLike<Page<T>>, Asyn
     this.#fetch = fetch;
   }
 
+  /** Fetch the first page, as `await` does. */
   then<A = Page<T>, B = never>(
     onFulfilled?: ((page: Page<T>) => A | PromiseLike<A>) | null,
     onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
@@ -66,10 +66,12 @@ export class Listing<T extends Identified> implements PromiseLike<Page<T>>, Asyn
     return this.#first.then(onFulfilled, onRejected);
   }
 
+  /** Handle the error of the first page. */
   catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<Page<T> | B> {
     return this.then(null, onRejected);
   }
 
+  /** Do something when the first page has arrived or failed. */
   finally(onFinally?: (() => void) | null): Promise<Page<T>> {
     return this.then().finally(onFinally);
   }
@@ -79,14 +81,25 @@ export class Listing<T extends Identified> implements PromiseLike<Page<T>>, Asyn
   }
 }
 
-/** Return the page in the response to *call*, its items parsed by *read*. */
+/**
+ * Return the page in the response to *call*, its items parsed by *read*.
+ *
+ * *seen* are the last ids of the pages before it. Throw for a page that ends with one of them: it would never end.
+ */
 export async function fetchPage<T extends Identified>(
   transport: Transport,
   call: Call,
   read: Read<T>,
+  seen: ReadonlySet<string> = new Set(),
 ): Promise<Page<T>> {
   const after = (id: string): Promise<Page<T>> =>
-    fetchPage(transport, { ...call, query: { ...call.query, after: id } }, read);
+    fetchPage(transport, { ...call, query: { ...call.query, after: id } }, read, new Set([...seen, id]));
   const response = await transport.send(call);
-  return parseObject(response, (members) => new Page(new ObjectParser(members), response, read, after));
+  const page = parseObject(response, (members) => new Page(new ObjectParser(members), response, read, after));
+  const last = page.data.at(-1)?.id;
+  if (last !== undefined && seen.has(last)) {
+    const message = `The page after ${JSON.stringify(last)} ends with it again: the list has no end.`;
+    throw new InvalidResponseError(message, response);
+  }
+  return page;
 }

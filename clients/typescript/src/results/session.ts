@@ -7,11 +7,15 @@ import { Result } from "./result.js";
 
 /** A session. Its `token` is an access token: `new MachPay({ accessToken: session.token })`. */
 export class Session extends Result {
+  /** Its id. */
   readonly id: string | null;
+  /** Always `Bearer`. */
   readonly tokenType: string;
   /** Its lifetime in seconds after the response. */
   readonly expiresIn: number | null;
+  /** When it expires. */
   readonly expiresAt: Date | null;
+  /** What it may do. */
   readonly scopes: readonly string[];
   readonly #token: string;
 

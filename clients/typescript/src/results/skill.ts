@@ -6,7 +6,9 @@ import { Result } from "./result.js";
 
 /** Something that can be executed. */
 export class Skill extends Result {
+  /** Its id. */
   readonly id: string;
+  /** Its name. */
   readonly name: string;
 
   /** @internal */
@@ -19,7 +21,9 @@ export class Skill extends Result {
 
 /** The result of a skill. `output` is any JSON value. */
 export class Execution extends Result {
+  /** The skill that was executed. */
   readonly skillId: string | null;
+  /** What it returned: any JSON value. */
   readonly output: unknown;
 
   /** @internal */

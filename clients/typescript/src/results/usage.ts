@@ -6,32 +6,51 @@ import { Result } from "./result.js";
 
 /** How long requests took, in milliseconds; `null` if there were none. All values but the mean are estimates. */
 export interface Latency {
+  /** The mean. */
   readonly mean: number | null;
+  /** The median. */
   readonly p50: number | null;
+  /** What 95 % of the requests stay below. */
   readonly p95: number | null;
+  /** What 99 % of the requests stay below. */
   readonly p99: number | null;
 }
 
 /** Requests by outcome and status. A total has no `start`, and a bucket no `routes`. */
 export interface UsageCounts {
+  /** When the bucket starts. */
   readonly start: Date | null;
+  /** All requests. */
   readonly requests: number;
+  /** Those that were admitted. */
   readonly allowed: number;
+  /** Those that were refused. */
   readonly refused: number;
+  /** Their number by outcome. */
   readonly outcomes: Readonly<Record<string, number>>;
+  /** Their number by status. */
   readonly statuses: Readonly<Record<string, number>>;
+  /** Their number by route. */
   readonly routes: Readonly<Record<string, number>>;
+  /** How long they took. */
   readonly latencyMs: Latency;
+  /** Members that only newer servers send, unparsed. */
   readonly extra: Readonly<Record<string, unknown>>;
 }
 
 /** The usage of a key from `start` to `end`. `data` has the buckets with requests, oldest first. */
 export class Usage extends Result {
+  /** The id of the key. */
   readonly keyId: string;
+  /** `minute`, `hour` or `day`. */
   readonly bucket: string | null;
+  /** When the report starts. */
   readonly start: Date | null;
+  /** When the report ends. */
   readonly end: Date | null;
+  /** The buckets with requests, oldest first. */
   readonly data: readonly UsageCounts[];
+  /** All buckets together. */
   readonly total: UsageCounts;
 
   /** @internal */

@@ -1,8 +1,10 @@
 /** The options of a client: addresses, timeout and retries. They are validated when the client is created. */
 
-import { ConfigurationError } from "../errors.js";
+import { ConfigurationError, InvalidArgumentError } from "../errors.js";
+import type { Hooks, Logger } from "../wire/hooks.js";
 import { kindOf } from "./credential.js";
 import { variable } from "./environment.js";
+import { validateHeaders } from "./request-options.js";
 
 const DEFAULT_BASE_URL = "https://api.machpay.xyz";
 const DEFAULT_AUTH_URL = "https://auth.machpay.xyz";
@@ -21,6 +23,10 @@ export interface Options {
   readonly timeout: number;
   readonly maxRetries: number;
   readonly fetch: Fetch;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly hooks: Hooks;
+  /** Whether secrets are accepted even in a browser. */
+  readonly isTrusted: boolean;
 }
 
 /** The options that can be given. `undefined` means the default. */
@@ -30,7 +36,15 @@ export interface GivenOptions {
   readonly timeout?: number | undefined;
   readonly maxRetries?: number | undefined;
   readonly fetch?: Fetch | undefined;
+  readonly defaultHeaders?: Readonly<Record<string, string>> | undefined;
+  readonly onRequest?: Hooks["onRequest"];
+  readonly onResponse?: Hooks["onResponse"];
+  readonly logger?: Logger | undefined;
+  readonly dangerouslyAllowBrowser?: boolean | undefined;
 }
+
+/** Those that can be changed later. */
+export type ChangeableOptions = Pick<GivenOptions, "timeout" | "maxRetries" | "defaultHeaders">;
 
 /** Return the options with defaults for those that are not *given*. They override the environment. */
 export function optionsFrom(given: GivenOptions): Options {
@@ -42,15 +56,19 @@ export function optionsFrom(given: GivenOptions): Options {
     timeout: validateTimeout(given.timeout ?? DEFAULT_TIMEOUT),
     maxRetries: validateMaxRetries(given.maxRetries ?? DEFAULT_MAX_RETRIES),
     fetch: validateFetch(given.fetch),
+    headers: headersFrom(given.defaultHeaders),
+    hooks: hooksFrom(given),
+    isTrusted: given.dangerouslyAllowBrowser === true,
   };
 }
 
 /** Return *options* with the *given* ones changed. */
-export function optionsWith(options: Options, given: Pick<GivenOptions, "timeout" | "maxRetries">): Options {
+export function optionsWith(options: Options, given: ChangeableOptions): Options {
   return {
     ...options,
     timeout: validateTimeout(given.timeout ?? options.timeout),
     maxRetries: validateMaxRetries(given.maxRetries ?? options.maxRetries),
+    headers: { ...options.headers, ...headersFrom(given.defaultHeaders) },
   };
 }
 
@@ -75,6 +93,24 @@ function validateTimeout(value: unknown): number {
 function validateMaxRetries(value: unknown): number {
   if (typeof value === "number" && Number.isInteger(value) && value >= 0) return value;
   throw new ConfigurationError(`maxRetries: ${String(value)} is not a whole number from 0 upwards.`);
+}
+
+function headersFrom(given: unknown): Readonly<Record<string, string>> {
+  try {
+    const headers = Object.entries(validateHeaders("defaultHeaders", given));
+    return Object.fromEntries(headers.map(([name, value]) => [name.toLowerCase(), value]));
+  } catch (error) {
+    throw error instanceof InvalidArgumentError ? new ConfigurationError(error.message) : error;
+  }
+}
+
+function hooksFrom({ onRequest, onResponse, logger }: GivenOptions): Hooks {
+  for (const [name, value] of Object.entries({ onRequest, onResponse, "logger.debug": logger && logger.debug })) {
+    if (value === undefined && (name !== "logger.debug" || logger === undefined)) continue;
+    if (typeof value !== "function")
+      throw new ConfigurationError(`${name} is ${kindOf(value)}, and has to be a function.`);
+  }
+  return { onRequest, onResponse, logger };
 }
 
 function validateFetch(value: unknown): Fetch {

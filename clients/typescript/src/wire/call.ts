@@ -6,38 +6,73 @@
 
 import { InvalidArgumentError } from "../errors.js";
 import { kindOf } from "../settings/credential.js";
+import type { IdempotencyOptions } from "../settings/request-options.js";
 
 const HEADER_VALUE = /^[\x21-\x7e]{1,255}$/;
+const IDEMPOTENT: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]); // RFC 9110 §9.2.2
+
+/** What `fetch` sends as it is: text, bytes or a form. */
+export type Body = NonNullable<RequestInit["body"]>;
 
 /** One logical call to the API, regardless of the number of attempts. */
 export interface Call {
-  readonly method: "GET" | "POST" | "PATCH";
+  readonly method: string;
+  /** Without a query. */
   readonly path: string;
   readonly query?: Query;
-  readonly body?: string;
-  readonly idempotencyKey?: string | undefined;
+  readonly body?: Body;
+  /** The type of the body, by default JSON; `null` leaves it to `fetch`. */
+  readonly contentType?: string | null;
+  readonly accept?: string;
   readonly ifMatch?: string | undefined;
+  readonly options: IdempotencyOptions;
+  /** Whether the server performs calls with the same idempotency key once. If so, the call gets one; by default true. */
+  readonly isDeduplicated?: boolean;
 }
 
-export type Query = Readonly<Record<string, string | number | null | undefined>>;
+/** The values of a query; arrays are sent as several pairs, and `null` and `undefined` are left out. */
+export type Query = Readonly<Record<string, QueryValue | readonly QueryValue[]>>;
+/** One value of a query. */
+export type QueryValue = string | number | boolean | null | undefined;
 
-/** Return the headers of *call*, without its credential. */
-export function headersOf(call: Call, newIdempotencyKey: () => string): Record<string, string> {
-  const headers: Record<string, string> = {};
-  if (call.body !== undefined) headers["Content-Type"] = "application/json";
-  if (call.method !== "GET") {
-    headers["Idempotency-Key"] = headerValue("idempotencyKey", call.idempotencyKey) ?? newIdempotencyKey();
+/** Return the headers of *call*, without its credential. Those of the call override *defaults*. */
+export function headersOf(
+  call: Call,
+  defaults: Readonly<Record<string, string>>,
+  newIdempotencyKey: () => string,
+): Record<string, string> {
+  const headers = new Map<string, [name: string, value: string]>();
+  const set = (name: string, value: string | null | undefined): void => {
+    if (value !== null && value !== undefined) headers.set(name.toLowerCase(), [name, value]);
+  };
+  set("Accept", call.accept ?? "application/json");
+  if (call.body !== undefined)
+    set("Content-Type", call.contentType === undefined ? "application/json" : call.contentType);
+  for (const given of [defaults, call.options.headers ?? {}]) {
+    for (const [name, value] of Object.entries(given)) set(name, value);
   }
-  const ifMatch = headerValue("ifMatch", call.ifMatch);
-  if (ifMatch !== undefined) headers["If-Match"] = ifMatch;
-  return headers;
+  const given = headerValue("idempotencyKey", call.options.idempotencyKey);
+  const needsKey = !IDEMPOTENT.has(call.method) && (call.isDeduplicated ?? true);
+  set("Idempotency-Key", given ?? (needsKey ? newIdempotencyKey() : undefined));
+  set("If-Match", headerValue("ifMatch", call.ifMatch));
+  return Object.fromEntries(headers.values());
 }
 
-/** Return path and query of *call*. */
-export function targetOf(call: Call): string {
-  const given = Object.entries(call.query ?? {}).filter(([, value]) => value !== undefined && value !== null);
-  const query = new URLSearchParams(given.map(([name, value]) => [name, String(value)]));
-  return given.length > 0 ? `${call.path}?${query}` : call.path;
+/** Return whether *call* can be repeated after the server may have performed it. */
+export function isRepeatable(call: Call): boolean {
+  return IDEMPOTENT.has(call.method) || (call.isDeduplicated ?? true) || call.options.idempotencyKey !== undefined;
+}
+
+/** Return the query of *call* with its question mark, or nothing without one. */
+export function queryOf(call: Call): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(call.query ?? {})) {
+    for (const item of Array.isArray(value) ? (value as readonly QueryValue[]) : [value as QueryValue]) {
+      if (item !== undefined && item !== null) query.append(name, String(item));
+    }
+  }
+  const text = String(query);
+  return text === "" ? "" : `?${text}`;
 }
 
 /** Return *value* percent-encoded as one segment of a path. Throw if it would change the path. */
@@ -57,15 +92,22 @@ export function segment(name: string, value: unknown): string {
 
 /** Return *members* as JSON, without those that are `undefined`. */
 export function jsonOf(members: Readonly<Record<string, unknown>>): string {
+  const names = Object.keys(members).filter((name) => members[name] !== undefined);
+  return encodeJson(names.join(", "), members);
+}
+
+/** Return *value* as JSON. *names* are its arguments, for the error if it cannot be. */
+export function encodeJson(names: string, value: unknown): string {
   try {
-    return JSON.stringify(members, (_, value: unknown) => {
-      if (typeof value === "number" && !Number.isFinite(value)) throw new TypeError(`${value} is no JSON`);
-      return value;
-    });
+    const encoded = JSON.stringify(value, (_, member: unknown) => {
+      if (typeof member === "number" && !Number.isFinite(member)) throw new TypeError(`${member} is no JSON`);
+      return member;
+    }) as string | undefined;
+    if (encoded === undefined) throw new TypeError(`it is ${kindOf(value)}`);
+    return encoded;
   } catch (cause) {
-    const names = Object.keys(members).filter((name) => members[name] !== undefined);
     const why = cause instanceof Error ? (cause.message.split("\n")[0] ?? "") : String(cause);
-    throw new InvalidArgumentError(`${names.join(", ")}: there is a value that JSON cannot hold: ${why}.`);
+    throw new InvalidArgumentError(`${names}: there is a value that JSON cannot hold: ${why}.`);
   }
 }
 
@@ -92,19 +134,6 @@ export function momentOf(name: string, value: Date | string | null | undefined):
 export function textOf(name: string, value: unknown): string {
   if (typeof value === "string" && value !== "") return value;
   throw new InvalidArgumentError(`${name} is ${value === "" ? "empty" : kindOf(value)}, and has to be a string.`);
-}
-
-/** Throw for a name in *params* that is not in *names*: a misspelled one, as `allowed_ips`, would be ignored. */
-export function checkNames(method: string, params: unknown, names: readonly string[]): void {
-  if (typeof params !== "object" || params === null) {
-    throw new InvalidArgumentError(
-      `${method} takes an object of ${names.join(", ")}; what it got is ${kindOf(params)}.`,
-    );
-  }
-  for (const name of Object.keys(params)) {
-    if (names.includes(name)) continue;
-    throw new InvalidArgumentError(`${method} takes no ${JSON.stringify(name)}; it takes ${names.join(", ")}.`);
-  }
 }
 
 function headerValue(name: string, value: unknown): string | undefined {

@@ -9,7 +9,7 @@ export type Json = Readonly<Record<string, unknown>>;
 const MOMENT = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?$/;
 
 /** A member is missing or has the wrong type. */
-class ParseError extends Error {}
+export class ParseError extends Error {}
 
 /** Parses the members of a JSON object one by one. Those not yet parsed are the rest. */
 export class ObjectParser {

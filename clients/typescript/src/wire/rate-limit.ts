@@ -17,16 +17,23 @@ type Parameters = ReadonlyMap<string, string | number | null>;
 
 /** One limit, and how much of it is left. `null` means that the server did not send the value. */
 export interface RateLimitPolicy {
+  /** Its name, as in `minute`. */
   readonly name: string;
+  /** The units of a window. */
   readonly quota: number | null;
+  /** The length of the window; `null` for months and concurrency. */
   readonly windowSeconds: number | null;
+  /** What is counted, by default `requests`. */
   readonly unit: string;
+  /** The units that are left. */
   readonly remaining: number | null;
+  /** Seconds until a unit frees. */
   readonly resetSeconds: number | null;
 }
 
 /** The limits that a request counted against: `rateLimit.get("minute")?.remaining`. */
 export class RateLimit implements Iterable<RateLimitPolicy> {
+  /** The limits, in the server's order. */
   readonly policies: readonly RateLimitPolicy[];
 
   /** @internal */

@@ -1,5 +1,6 @@
 /** The HTTP response that every result and every error has. */
 
+import { InvalidResponseError } from "../errors.js";
 import { rateLimitFrom, type RateLimit } from "./rate-limit.js";
 import { SafeOutput } from "./safe-output.js";
 
@@ -17,8 +18,11 @@ export interface ResponseData {
 
 /** A response. `attempts` counts the requests that it took. */
 export class Response extends SafeOutput {
+  /** The HTTP status. */
   readonly status: number;
+  /** The headers. */
   readonly headers: Headers;
+  /** How many requests it took. */
   readonly attempts: number;
   /** The time of the response, in milliseconds since the epoch. */
   readonly receivedAt: number;
@@ -36,6 +40,21 @@ export class Response extends SafeOutput {
 
   /** The body as text. */
   get body(): string {
+    return this.#body;
+  }
+
+  /** Return the body as a JSON value. Throw an InvalidResponseError if it is not JSON. */
+  json(): unknown {
+    try {
+      return JSON.parse(this.#body) as unknown;
+    } catch {
+      const kind = this.headers.get("content-type") ?? "of unknown type";
+      throw new InvalidResponseError(`The response is not JSON but ${kind} (status ${this.status}).`, this);
+    }
+  }
+
+  /** The body as text. */
+  get text(): string {
     return this.#body;
   }
 

@@ -4,11 +4,15 @@ import { APIConnectionError, APITimeoutError } from "../errors.js";
 import { deadlineOf, type Options } from "../settings/options.js";
 import { Response } from "./response.js";
 
-const RETRYABLE: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
+const RETRYABLE: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 const CONFLICT = 409; // retryable only if the server says so: usually the conflict remains
 const MIN_BACKOFF = 500;
 const MAX_BACKOFF = 8_000;
-const MAX_RETRY_AFTER_SECONDS = 60; // longer waits are for the application
+// Longer waits are for the application. The gateway asks for 61 s after a burst, which is a window of a minute and the
+// second that it rounds up to.
+const MAX_RETRY_AFTER_SECONDS = 120;
+const MAX_JITTER = 0.25; // of Retry-After
+const TOO_MANY = 429; // refused, so the request had no effect
 /** The codes of errors that occur before anything is sent. */
 const NOT_SENT_CODES: ReadonlySet<unknown> = new Set([
   "EAI_AGAIN",
@@ -19,8 +23,11 @@ const NOT_SENT_CODES: ReadonlySet<unknown> = new Set([
   "UND_ERR_CONNECT_TIMEOUT",
 ]);
 
-/** When a request may be retried. `unreceived` is for what the server accepts once, such as an authorization code. */
-export type Repeat = "always" | "unreceived";
+/**
+ * When a request may be retried. `unreceived` is for what the server accepts once, such as an authorization code, and
+ * `unperformed` for what could take effect twice.
+ */
+export type Repeat = "always" | "unreceived" | "unperformed";
 
 /** An attempt without a response. */
 export interface FailedAttempt {
@@ -58,12 +65,21 @@ export function waitBeforeRetry(repeat: Repeat, outcome: Outcome, options: Optio
   if (state.retries >= options.maxRetries) return null;
   const wait =
     outcome instanceof Response ? waitAfter(repeat, outcome, state) : waitAfterFailure(repeat, outcome, state);
-  return wait === null || state.elapsed + wait >= deadlineOf(options) ? null : wait;
+  const left = deadlineOf(options) - state.elapsed;
+  if (wait === null || wait >= left) return null;
+  const isServers = outcome instanceof Response && outcome.retryAfter !== null;
+  return isServers ? wait + jitter(wait, left - wait, state.draw) : wait;
 }
 
 /** Return an exponential backoff with full jitter, so that clients that failed together do not retry together. */
 export function backOff(retries: number, draw: number): number {
   return draw * Math.min(MAX_BACKOFF, MIN_BACKOFF * 2 ** Math.min(retries, 10));
+}
+
+/** Return what a server's *wait* is prolonged by, so that all that it refused at once do not return at once. */
+function jitter(wait: number, left: number, draw: number): number {
+  const longest = Math.min(MAX_BACKOFF, Math.max(MIN_BACKOFF, wait * MAX_JITTER));
+  return (1 - draw) * Math.min(longest, left / 2);
 }
 
 function waitAfterFailure(repeat: Repeat, { wasSent }: FailedAttempt, { retries, draw }: RetryState): number | null {
@@ -72,7 +88,8 @@ function waitAfterFailure(repeat: Repeat, { wasSent }: FailedAttempt, { retries,
 
 function waitAfter(repeat: Repeat, response: Response, { retries, draw }: RetryState): number | null {
   const { retryAfter } = response;
-  if (repeat !== "always" || !isRetryable(response)) return null;
+  const isSafe = repeat === "always" || (repeat === "unperformed" && response.status === TOO_MANY);
+  if (!isSafe || !isRetryable(response)) return null;
   if (retryAfter === null) return backOff(retries, draw);
   return retryAfter > MAX_RETRY_AFTER_SECONDS ? null : retryAfter * 1000;
 }
