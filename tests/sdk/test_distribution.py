@@ -6,6 +6,9 @@ import tomllib
 from pathlib import Path
 
 import machpay
+import pytest
+
+from machpay_gateway.admin.operations import OPERATIONS
 
 ROOT = Path(__file__).parents[2] / "clients" / "python"
 
@@ -44,3 +47,10 @@ def test_importing_takes_little_beside_httpx2() -> None:
     code = "import time, httpx2; t = time.process_time(); import machpay; print(time.process_time() - t)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert float(done.stdout) < 0.15
+
+
+@pytest.mark.parametrize("sources", [ROOT / "src/machpay/_async", ROOT.parent / "typescript" / "src"], ids=["py", "ts"])
+def test_each_operation_of_the_key_api_has_a_method(sources: Path) -> None:
+    text = "\n".join(path.read_text() for path in sources.rglob("*.*") if path.suffix in {".py", ".ts"})
+    parts = {part for operation in OPERATIONS for part in operation.path.split("{id}")}
+    assert [part for part in sorted(parts) if part.rstrip("/") not in text] == []

@@ -3,6 +3,7 @@
 import { masked } from "../settings/credential.js";
 import { flag, items, ObjectParser, moment, record, text, texts, type Json } from "../wire/parsing.js";
 import type { Response } from "../wire/response.js";
+import type { Environment } from "./account.js";
 import { Result } from "./result.js";
 
 /** One of a key's secrets, without anything that authenticates. */
@@ -32,7 +33,7 @@ export class Key extends Result {
   /** The id of its account. */
   readonly accountId: string | null;
   /** `live` or `test`. */
-  readonly environment: string | null;
+  readonly environment: Environment | null;
   /** The tier that its limits come from. */
   readonly tier: string | null;
   /** The tier that an operator gave this very key; `null`: `tier` is that of its account. */
@@ -44,7 +45,7 @@ export class Key extends Result {
   /** The addresses that it works from; none: all. */
   readonly allowedIps: readonly string[];
   /** Whether it works. */
-  readonly status: string | null;
+  readonly status: "active" | "expired" | "revoked" | (string & {}) | null;
   /** Its current secret as displayed, as in `sk_live_…a1b2`. */
   readonly masked: string | null;
   /** When it was created. */
