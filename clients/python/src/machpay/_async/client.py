@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 import httpx2
 
-from machpay._account import Identity, identity_from
-from machpay._async.account import AsyncAccounts
 from machpay._async.credential_source import AsyncCredentialSource
-from machpay._async.keys import AsyncKeys
 from machpay._async.oauth import AsyncOAuth
 from machpay._async.requests import AsyncRequests
 from machpay._async.sender import AsyncSender
-from machpay._async.sessions import AsyncSessions
-from machpay._async.skills import AsyncSkills
 from machpay._async.transport import AsyncTransport
 from machpay._call import Call, CallOptions, header_pairs
 from machpay._connections import AsyncConnections
@@ -30,9 +25,14 @@ from machpay._token_store import AsyncTokenStore, LoadTokens, OnTokens
 from machpay.errors import ConfigurationError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from machpay._account import Identity
+    from machpay._async.account import AsyncAccounts
     from machpay._async.audit_log import AsyncAuditLog
     from machpay._async.grants import AsyncGrants
+    from machpay._async.keys import AsyncKeys
     from machpay._async.oauth_clients import AsyncOAuthClients
+    from machpay._async.sessions import AsyncSessions
+    from machpay._async.skills import AsyncSkills
 
 
 class AsyncMachPay(AsyncRequests):
@@ -92,38 +92,44 @@ class AsyncMachPay(AsyncRequests):
         self._transport = AsyncTransport(AsyncSender(connections, options), credentials, dpop_key)
 
     @cached_property
-    def keys(self) -> AsyncKeys:
+    def keys(self) -> "AsyncKeys":
         """API keys."""
+        from machpay._async.keys import AsyncKeys  # noqa: PLC0415 - imported when it is needed
+
         return AsyncKeys(self._transport)
 
     @cached_property
-    def skills(self) -> AsyncSkills:
+    def skills(self) -> "AsyncSkills":
         """Skills to execute."""
+        from machpay._async.skills import AsyncSkills  # noqa: PLC0415 - imported when it is needed
+
         return AsyncSkills(self._transport)
 
     @cached_property
-    def account(self) -> AsyncAccounts:
+    def account(self) -> "AsyncAccounts":
         """The account that the credential belongs to."""
+        from machpay._async.account import AsyncAccounts  # noqa: PLC0415 - imported when it is needed
+
         return AsyncAccounts(self._transport)
 
     @cached_property
     def oauth_clients(self) -> "AsyncOAuthClients":
         """Applications that may act for users."""
-        from machpay._async.oauth_clients import AsyncOAuthClients  # noqa: PLC0415 - most clients do not use it
+        from machpay._async.oauth_clients import AsyncOAuthClients  # noqa: PLC0415 - imported when it is needed
 
         return AsyncOAuthClients(self._transport)
 
     @cached_property
     def grants(self) -> "AsyncGrants":
         """What users allow OAuth clients to do."""
-        from machpay._async.grants import AsyncGrants  # noqa: PLC0415 - most clients do not use it
+        from machpay._async.grants import AsyncGrants  # noqa: PLC0415 - imported when it is needed
 
         return AsyncGrants(self._transport)
 
     @cached_property
     def audit_log(self) -> "AsyncAuditLog":
         """Who changed what in the account."""
-        from machpay._async.audit_log import AsyncAuditLog  # noqa: PLC0415 - most clients do not use it
+        from machpay._async.audit_log import AsyncAuditLog  # noqa: PLC0415 - imported when it is needed
 
         return AsyncAuditLog(self._transport)
 
@@ -133,12 +139,16 @@ class AsyncMachPay(AsyncRequests):
         return AsyncOAuth(self._transport.sender)
 
     @cached_property
-    def sessions(self) -> AsyncSessions:
+    def sessions(self) -> "AsyncSessions":
         """Short-lived tokens."""
+        from machpay._async.sessions import AsyncSessions  # noqa: PLC0415 - imported when it is needed
+
         return AsyncSessions(self._transport)
 
-    async def whoami(self, **options: Unpack[CallOptions]) -> Identity:
+    async def whoami(self, **options: Unpack[CallOptions]) -> "Identity":
         """Return the identity that the server sees."""
+        from machpay._account import identity_from  # noqa: PLC0415 - imported when it is needed
+
         return parse_object(await self._transport.send(Call("GET", "/v1/whoami").using(options)), identity_from)
 
     def with_options(

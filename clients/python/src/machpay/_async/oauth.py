@@ -107,7 +107,7 @@ class AsyncOAuth:
 
     async def introspect(self, *, token: str, client_id: str, client_secret: str) -> "Introspection":
         """Return what the server knows of *token*, one of the application's own. Another one is not `.active`."""
-        from machpay._introspection import introspection_from  # noqa: PLC0415 - most clients do not use it
+        from machpay._introspection import introspection_from  # noqa: PLC0415 - imported when it is needed
 
         request = introspection_request(Application(client_id, client_secret), token=token)
         return parse_object(await _send(self._sender, request), introspection_from, server="auth_url")

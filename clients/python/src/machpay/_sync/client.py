@@ -12,30 +12,30 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 import httpx2
 
-from machpay._account import Identity, identity_from
 from machpay._call import Call, CallOptions, header_pairs
 from machpay._connections import Connections
 from machpay._dpop import DPoPKey
 from machpay._hooks import Hooks, OnRequest, OnResponse
 from machpay._options import DEFAULT_MAX_RETRIES, DEFAULT_TIMEOUT_SECONDS, Options, auth_url_from, base_url_from
 from machpay._parsing import parse_object
-from machpay._sync.account import Accounts
 from machpay._sync.credential_source import CredentialSource
-from machpay._sync.keys import Keys
 from machpay._sync.oauth import OAuth
 from machpay._sync.requests import Requests
 from machpay._sync.sender import Sender
-from machpay._sync.sessions import Sessions
-from machpay._sync.skills import Skills
 from machpay._sync.transport import Transport
 from machpay._token_state import token_state_from
 from machpay._token_store import LoadTokens, OnTokens, TokenStore
 from machpay.errors import ConfigurationError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from machpay._account import Identity
+    from machpay._sync.account import Accounts
     from machpay._sync.audit_log import AuditLog
     from machpay._sync.grants import Grants
+    from machpay._sync.keys import Keys
     from machpay._sync.oauth_clients import OAuthClients
+    from machpay._sync.sessions import Sessions
+    from machpay._sync.skills import Skills
 
 
 class MachPay(Requests):
@@ -95,38 +95,44 @@ class MachPay(Requests):
         self._transport = Transport(Sender(connections, options), credentials, dpop_key)
 
     @cached_property
-    def keys(self) -> Keys:
+    def keys(self) -> "Keys":
         """API keys."""
+        from machpay._sync.keys import Keys  # noqa: PLC0415 - imported when it is needed
+
         return Keys(self._transport)
 
     @cached_property
-    def skills(self) -> Skills:
+    def skills(self) -> "Skills":
         """Skills to execute."""
+        from machpay._sync.skills import Skills  # noqa: PLC0415 - imported when it is needed
+
         return Skills(self._transport)
 
     @cached_property
-    def account(self) -> Accounts:
+    def account(self) -> "Accounts":
         """The account that the credential belongs to."""
+        from machpay._sync.account import Accounts  # noqa: PLC0415 - imported when it is needed
+
         return Accounts(self._transport)
 
     @cached_property
     def oauth_clients(self) -> "OAuthClients":
         """Applications that may act for users."""
-        from machpay._sync.oauth_clients import OAuthClients  # noqa: PLC0415 - most clients do not use it
+        from machpay._sync.oauth_clients import OAuthClients  # noqa: PLC0415 - imported when it is needed
 
         return OAuthClients(self._transport)
 
     @cached_property
     def grants(self) -> "Grants":
         """What users allow OAuth clients to do."""
-        from machpay._sync.grants import Grants  # noqa: PLC0415 - most clients do not use it
+        from machpay._sync.grants import Grants  # noqa: PLC0415 - imported when it is needed
 
         return Grants(self._transport)
 
     @cached_property
     def audit_log(self) -> "AuditLog":
         """Who changed what in the account."""
-        from machpay._sync.audit_log import AuditLog  # noqa: PLC0415 - most clients do not use it
+        from machpay._sync.audit_log import AuditLog  # noqa: PLC0415 - imported when it is needed
 
         return AuditLog(self._transport)
 
@@ -136,12 +142,16 @@ class MachPay(Requests):
         return OAuth(self._transport.sender)
 
     @cached_property
-    def sessions(self) -> Sessions:
+    def sessions(self) -> "Sessions":
         """Short-lived tokens."""
+        from machpay._sync.sessions import Sessions  # noqa: PLC0415 - imported when it is needed
+
         return Sessions(self._transport)
 
-    def whoami(self, **options: Unpack[CallOptions]) -> Identity:
+    def whoami(self, **options: Unpack[CallOptions]) -> "Identity":
         """Return the identity that the server sees."""
+        from machpay._account import identity_from  # noqa: PLC0415 - imported when it is needed
+
         return parse_object(self._transport.send(Call("GET", "/v1/whoami").using(options)), identity_from)
 
     def with_options(

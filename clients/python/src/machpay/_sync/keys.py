@@ -125,7 +125,7 @@ class Keys:
         **options: Unpack[CallOptions],
     ) -> "Usage":
         """Return the usage of the key by `minute`, `hour` or `day`; by default the last 24 hours by hour."""
-        from machpay._usage import usage_from  # noqa: PLC0415 - most clients do not use it
+        from machpay._usage import usage_from  # noqa: PLC0415 - imported when it is needed
 
         period = {"from": moment_of("start", start), "to": moment_of("end", end)}
         query = query_of(**{name: None if at is None else str(at) for name, at in period.items()}, bucket=bucket)
