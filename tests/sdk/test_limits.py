@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import machpay
 import pytest
@@ -62,6 +64,31 @@ def test_the_python_client_reads_every_policy_and_waits_for_the_one_that_refuses
     assert "account-month" in caught.value.violated_policies
     assert caught.value.rate_limit is not None
     assert caught.value.retry_after == caught.value.rate_limit["account-month"].reset_seconds
+
+
+def test_the_longest_wait_of_a_gateway_is_waited_for(tmp_path: Path) -> None:
+    database, tiers = new_sqlite(tmp_path / "keys.db"), {"standard": Tier("2/minute", 50)}
+
+    async def prepared() -> str:
+        async with Gateway(database=database, tiers=tiers) as made:
+            account = await made.accounts.create("main", "standard")
+            _, secret = await made.keys.create(account.id, name="a", scopes=[], environment="live")
+            return secret
+
+    secret, slept = asyncio.run(prepared()), list[float]()
+    with serving(create_app(database=database, tiers=tiers)) as (host, port):
+        client: Any = machpay.MachPay(secret, base_url=f"http://{host}:{port}")
+        transport = client._transport  # noqa: SLF001 - a minute is too long for a test
+        client._transport = replace(transport, sender=replace(transport.sender, sleep=slept.append))  # noqa: SLF001 - as above
+        with client:
+            for _ in range(2):
+                client.whoami()
+            with pytest.raises(machpay.RateLimitError) as caught:
+                client.whoami()
+    assert caught.value.retry_after is not None
+    assert 58 <= caught.value.retry_after <= 61
+    assert len(slept) == 2
+    assert all(caught.value.retry_after <= wait <= 61 + 8 for wait in slept)
 
 
 class TestTypeScript:

@@ -67,8 +67,10 @@ async def test_a_client_may_begin_with_what_is_stored(twin: Twin, issuer: Issuer
     assert issuer.events == ["api"]
 
 
-async def test_stored_tokens_that_expire_soon_are_refreshed(twin: Twin, issuer: Issuer) -> None:
-    end = dt.datetime.fromtimestamp(twin.world.now - 1, dt.UTC)
+@pytest.mark.parametrize("is_json", [False, True])
+async def test_stored_tokens_that_expire_soon_are_refreshed(twin: Twin, issuer: Issuer, *, is_json: bool) -> None:
+    end: Any = dt.datetime.fromtimestamp(twin.world.now - 1, dt.UTC)
+    end = end.isoformat() if is_json else end
     stored = machpay.StoredTokens(access_token=token(0), refresh_token=refresh_token(0), expires_at=end)
     saved: list[machpay.Tokens] = []
     client = twin.client(api_key=None, client_id="app_1", on_tokens=saved.append, load_tokens=lambda: stored)
@@ -124,6 +126,8 @@ async def test_tokens_that_could_not_be_stored_are_not_replaced_by_older_ones(tw
         ({"access_token": "a\nb", "refresh_token": "r"}, "white space"),
         ({"access_token": "a", "refresh_token": 7}, "is a int"),
         ({"refresh_token": "r", "expires_at": 17}, "time zone"),
+        ({"refresh_token": "r", "expires_at": "soon"}, "time zone"),
+        ({"refresh_token": "r", "expires_at": "2030-01-01T00:00:00"}, "time zone"),
     ],
 )
 async def test_what_cannot_be_used_of_a_store_is_an_error(twin: Twin, stored: object, match: str) -> None:

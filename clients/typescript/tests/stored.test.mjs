@@ -69,6 +69,10 @@ test("a client begins with what is stored, and refreshes what expires soon", asy
   stored.expiresAt = new Date(world.now - 1);
   await world.client(options).whoami();
   assert.equal(tokenRequests(server), 1);
+  stored.expiresAt = new Date(world.now + 3_600_000).toJSON();
+  [stored.accessToken, stored.refreshToken] = ["access-1", "refresh-1"];
+  await world.client(options).whoami();
+  assert.equal(tokenRequests(server), 1);
 });
 
 test("a refresh token that was used meanwhile is replaced by the stored one", async (t) => {
@@ -113,6 +117,7 @@ for (const [stored, message] of [
   [{ accessToken: "a" }, /no refreshToken/],
   [{ accessToken: "a\n", refreshToken: "r" }, /white space/],
   [{ refreshToken: "r", expiresAt: 17 }, /has to be a Date/],
+  [{ refreshToken: "r", expiresAt: "soon" }, /has to be a Date/],
   ["tokens", /of type string/],
 ]) {
   test(`what cannot be used of a store is an error: ${JSON.stringify(stored)}`, async (t) => {

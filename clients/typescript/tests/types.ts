@@ -49,9 +49,10 @@ export async function requests(signal: AbortSignal): Promise<Page<Grant>> {
   await client.keys.retrieve("key_1", { signal, timeout: 1_000, headers: { a: "b" } });
   const response = await client.post("/v1/orders", { json: { a: 1 }, query: { b: [1, "c"] }, idempotencyKey: "d" });
   const { status }: { status: number } = response;
+  const { order }: { order: number } = response.json<{ order: number }>();
   // @ts-expect-error - what the server sends is not known
   response.json().a;
-  const stream = await client.stream("GET", `/v1/events/${status}`);
+  const stream = await client.stream("GET", `/v1/events/${status}/${order}`);
   for await (const { data, id } of stream.iterEvents()) void `${data}${id satisfies string | null}`;
   const issued: string | null = (await client.oauthClients.create({ name: "a", scopes: [] })).clientSecret;
   for await (const { actor, before } of client.auditLog.list({ limit: 1 })) void [actor.kind, before["name"], issued];

@@ -97,12 +97,20 @@ def _stored(value: Any) -> StoredTokens | None:  # noqa: ANN401 - whatever the u
     for name in ("access_token", "refresh_token"):
         if members[name] is not None:
             parse_credential(f"load_tokens: {name}", members[name])
-    end = members["expires_at"]
-    if end is not None and not (isinstance(end, dt.datetime) and end.tzinfo is not None):
-        raise ConfigurationError("load_tokens: expires_at has to be a datetime with a time zone.")
     if members["refresh_token"] is None:
         raise ConfigurationError("load_tokens returned no refresh_token; return None if nothing is stored.")
-    return StoredTokens(**members)
+    return StoredTokens(**members | {"expires_at": _moment(members["expires_at"])})
+
+
+def _moment(value: object) -> dt.datetime | None:
+    """Return *value*, a datetime or what JSON made of one."""
+    try:
+        moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = value
+    if moment is None or (isinstance(moment, dt.datetime) and moment.tzinfo is not None):
+        return moment
+    raise ConfigurationError("load_tokens: expires_at has to be a datetime with a time zone.")
 
 
 def _require_plain(name: str, result: object) -> None:

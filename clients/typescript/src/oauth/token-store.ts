@@ -14,8 +14,8 @@ export interface StoredTokens {
   readonly accessToken?: string | null | undefined;
   /** The refresh token. */
   readonly refreshToken: string | null | undefined;
-  /** When the access token expires, if that is known and the token does not say it itself. */
-  readonly expiresAt?: Date | null | undefined;
+  /** When the access token expires, if that is known and the token does not say it itself; also as JSON has it. */
+  readonly expiresAt?: Date | string | null | undefined;
 }
 
 /** Called before each refresh. Return what is stored, or `null` if nothing is. */
@@ -104,8 +104,9 @@ function loadedFrom(stored: unknown): LoadedTokens {
   }
   credentialFrom("loadTokens: refreshToken", refreshToken);
   if (accessToken !== null && accessToken !== undefined) credentialFrom("loadTokens: accessToken", accessToken);
-  if (expiresAt !== null && expiresAt !== undefined && !(expiresAt instanceof Date)) {
+  const expiry = typeof expiresAt === "string" ? new Date(expiresAt) : (expiresAt ?? null);
+  if (expiry !== null && (!(expiry instanceof Date) || Number.isNaN(expiry.getTime()))) {
     throw new ConfigurationError("loadTokens: expiresAt has to be a Date.");
   }
-  return { accessToken: accessToken ?? null, refreshToken, expiresAt: expiresAt ?? null };
+  return { accessToken: accessToken ?? null, refreshToken, expiresAt: expiry };
 }

@@ -43,10 +43,10 @@ export class Response extends SafeOutput {
     return this.#body;
   }
 
-  /** Return the body as a JSON value. Throw an InvalidResponseError if it is not JSON. */
-  json(): unknown {
+  /** Return the body as a JSON value, whose type is not checked. Throw an InvalidResponseError if it is not JSON. */
+  json<T = unknown>(): T {
     try {
-      return JSON.parse(this.#body) as unknown;
+      return JSON.parse(this.#body) as T;
     } catch {
       const kind = this.headers.get("content-type") ?? "of unknown type";
       throw new InvalidResponseError(`The response is not JSON but ${kind} (status ${this.status}).`, this);
