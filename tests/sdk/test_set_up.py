@@ -15,6 +15,7 @@ from tests.sdk.scripted import MASKED, SECRET
     [
         (SECRET, MASKED),
         ("sk_test_" + "x" * 20 + "wxyz", "sk_test_…wxyz"),
+        ("acme_live_" + "x" * 20 + "wxyz", "acme_live_…wxyz"),  # of a brand
         ("sk_live_abc123...", "sk_live_…"),  # too short to show a part of
         ("a" * 40 + "last", "…last"),
         ("short", "…"),

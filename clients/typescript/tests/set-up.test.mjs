@@ -16,8 +16,8 @@ const refused = (options, message) =>
   assert.throws(() => new MachPay(options), { name: "ConfigurationError", message });
 
 test("of a credential there is shown what tells it apart, and of a short one nothing", () => {
-  const shown = [SECRET, `sk_test_${"x".repeat(20)}wxyz`, "sk_live_abc123...", `${"a".repeat(40)}last`, "short", ""];
-  assert.deepEqual(shown.map(masked), [MASKED, "sk_test_…wxyz", "sk_live_…", "…last", "…", "…"]);
+  const shown = [SECRET, `sk_test_${"x".repeat(20)}wxyz`, `acme_live_${"x".repeat(20)}wxyz`, "sk_live_abc123...", `${"a".repeat(40)}last`, "short", ""];
+  assert.deepEqual(shown.map(masked), [MASKED, "sk_test_…wxyz", "acme_live_…wxyz", "sk_live_…", "…last", "…", "…"]);
 });
 
 test("a client picks key and address up from the environment", async (t) => {

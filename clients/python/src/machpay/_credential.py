@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 API_KEY_VARIABLE = "MACHPAY_API_KEY"
-_PREFIX = re.compile(r"sk_(?:live|test)_")
+_PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}_(?:live|test)_")  # a gateway may have a brand of its own
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 _PLAIN = re.compile(r"[\w.~+/=-]+", re.ASCII)
 _VISIBLE = 4  # characters, enough to tell two keys apart in a list

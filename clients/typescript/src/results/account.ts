@@ -81,7 +81,7 @@ export class Identity extends Result {
   /** What it may do. */
   readonly scopes: readonly string[];
   /** What kind of credential it is. */
-  readonly kind: "api_key" | "session" | "oauth" | "jwt" | (string & {}) | null;
+  readonly kind: "api_key" | "session" | "oauth" | "jwt" | "custom" | (string & {}) | null;
   /** The id of its account. */
   readonly accountId: string | null;
   /** When it expires; `null` if never. */

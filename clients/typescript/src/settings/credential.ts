@@ -4,7 +4,7 @@ import { ConfigurationError } from "../errors.js";
 import { INSPECT } from "../wire/safe-output.js";
 import { isBrowser } from "./environment.js";
 
-const PREFIX = /^sk_(?:live|test)_/;
+const PREFIX = /^[a-z][a-z0-9]{0,15}_(?:live|test)_/; // a gateway may have a brand of its own
 const SENDABLE = /^[\x21-\x7e]+$/;
 const VISIBLE = 4; // characters, enough to tell two keys apart in a list
 const MIN_PARTLY_VISIBLE = 16;
