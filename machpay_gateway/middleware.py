@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Unpack
 
@@ -24,7 +25,14 @@ from machpay_gateway.settings import Options
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
-from machpay_gateway.web.request_facts import Trust, is_trusted_proxy, request_facts
+from machpay_gateway.web.request_facts import (
+    Trust,
+    is_trusted_proxy,
+    request_facts,
+    request_facts_with_query,
+    with_protocols,
+    without_protocols,
+)
 from machpay_gateway.web.streams import EVENT_STREAM, OpenStream, StreamWatch, receive_until_end
 
 if TYPE_CHECKING:
@@ -66,9 +74,12 @@ class MachPayAuth:
         self.app = app
         self.config_error: ConfigurationError | None = None
         try:
-            self.use_gateway(gateway or ConfiguredGateway(**options))
-            self.trust = trust or self.gateway.trust
-            self._problem_pages = problem_pages(self.gateway.brand)
+            gateway = gateway or ConfiguredGateway(**options)
+            self.trust = _trust_of(gateway, trust)
+            is_in_headers = self.trust.credentials.query is None
+            self._facts_of = request_facts if is_in_headers else request_facts_with_query
+            self._problem_pages = problem_pages(gateway.brand)
+            self.use_gateway(gateway)
             self._warn()
         except ConfigurationError as exc:
             if not _inside_event_loop():
@@ -90,12 +101,14 @@ class MachPayAuth:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or self.config_error is not None:  # noqa: PLR1714 - cheaper than a tuple
-            await self._serve_other(scope, receive, send)
-            return
+        if kind != "http" or self.config_error is not None:
+            if kind != "websocket" or self.config_error is not None:
+                await self._serve_other(scope, receive, send)
+                return
+            scope = with_protocols(scope)
         began_at = perf_counter()
         gateway = self.gateway
-        facts = request_facts(scope, self.trust, gateway.request_ids)
+        facts = self._facts_of(scope, self.trust, gateway.request_ids)
         decision = gateway.gate.decide_nowait(facts)
         admission_began_at: float | None = None
         if isinstance(decision, PendingAdmission):
@@ -184,6 +197,8 @@ class MachPayAuth:
         default_status = _CLIENT_GONE
         if kind == "websocket":
             receive = receive_until_end(receive, lambda: stream)
+            if self.trust.credentials.settings.subprotocol:
+                scope = without_protocols(scope)
         try:
             # `dict(scope, …)` is a third faster than `{**scope, …}`.
             await serve(
@@ -252,7 +267,7 @@ class MachPayAuth:
     ) -> None:
         self.gateway.refusals.add(facts, denied)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
-        problem = problem_for(denied, facts.request_id, self.gateway.brand)
+        problem = problem_for(denied, facts.request_id, self.gateway.brand, self.trust.credentials.challenge)
         try:
             await send_problem(scope, receive, send, problem, headers)
         finally:
@@ -263,6 +278,14 @@ def _add_to_error_response(scope: Scope, headers: Headers) -> None:
     from machpay_gateway.web.server_errors import add_to_error_response  # noqa: PLC0415 - with 50 modules of Starlette
 
     add_to_error_response(scope, headers)
+
+
+def _trust_of(gateway: Gateway, trust: Trust | None) -> Trust:
+    """Return the trust of *gateway*, or *trust* with the same places for credentials."""
+    credentials = gateway.trust.credentials
+    if trust is None:
+        return gateway.trust
+    return trust if trust.credentials == credentials else replace(trust, credentials=credentials)
 
 
 async def _fail(error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:

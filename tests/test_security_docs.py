@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from machpay_gateway import Gateway
 from machpay_gateway.core.accounts.user import MAX_PASSWORD, MIN_PASSWORD
 from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
+from machpay_gateway.core.decision.credential_settings import CredentialSettings
 from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import ASYMMETRIC, SYMMETRIC
 from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
@@ -332,6 +333,7 @@ def test_the_rules_for_passwords_are_those_of_the_code() -> None:
 # Settings and logs
 
 CLASSES: dict[str, type] = {
+    "credentials": CredentialSettings,
     "proxy": ProxySettings,
     "server": ServerSettings,
     "console": ConsoleSettings,

@@ -84,8 +84,11 @@ async def _run(operation: Operation, call: AdminRequest) -> Response:
 def _openapi_endpoint(gateway: Gateway) -> Endpoint:
     @cache
     def document() -> bytes:  # at the first request: building it takes longer than the rest of the start
+        takes_reports, credentials = gateway.reports is not None, gateway.settings.credentials
         return orjson.dumps(
-            openapi_document(gateway.policy.scopes, takes_reports=gateway.reports is not None, brand=gateway.brand)
+            openapi_document(
+                gateway.policy.scopes, takes_reports=takes_reports, credentials=credentials, brand=gateway.brand
+            )
         )
 
     async def describe(_request: Request) -> Response:

@@ -15,10 +15,12 @@ from machpay_gateway.admin.responses import ProblemDocument
 from machpay_gateway.core.accounts.management import Manager, Role, may_manage
 from machpay_gateway.core.api_problems import API_PROBLEMS
 from machpay_gateway.core.brand import MACHPAY, Brand
+from machpay_gateway.core.decision.credential_settings import CredentialSettings
 from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import PROXY_REASONS, Reason
 
 VERSION = "1"
+_CREDENTIALS = CredentialSettings()
 _REF = "#/components/schemas/{model}"
 _IDEMPOTENCY_KEY = {
     "name": HEADER,
@@ -37,11 +39,18 @@ _STATUSES = {str(reason): row.status for reason, row in PROBLEMS.items()} | {
 }
 
 
-def openapi_document(scopes: Sequence[str], *, takes_reports: bool = False, brand: Brand = MACHPAY) -> dict[str, Any]:
+def openapi_document(
+    scopes: Sequence[str],
+    *,
+    takes_reports: bool = False,
+    credentials: CredentialSettings = _CREDENTIALS,
+    brand: Brand = MACHPAY,
+) -> dict[str, Any]:
     """Return the document of a gateway whose keys may hold *scopes*, with the secrets of *brand*.
 
-    *takes_reports* adds the endpoint for leaks.
+    It reads *credentials* so. *takes_reports* adds the endpoint for leaks.
     """
+    security_schemes = dict(_security_schemes(credentials))
     schemas = _schemas()
     for model in ("NewKey", "NewClient"):
         schemas[model]["properties"]["scopes"]["examples"] = [list(scopes[:2])]
@@ -60,10 +69,20 @@ def openapi_document(scopes: Sequence[str], *, takes_reports: bool = False, bran
             "version": VERSION,
             "description": "API keys: create, scope, restrict, rotate, revoke. Apps that act for users, and grants.",
         },
-        "security": [{"bearer": []}],
+        "security": [{name: []} for name in security_schemes],
         "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+        "components": {"schemas": schemas, "securitySchemes": security_schemes},
     }
+
+
+def _security_schemes(credentials: CredentialSettings) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Yield each place for credentials, any one of which is enough."""
+    if credentials.takes_authorization:
+        yield "bearer", {"type": "http", "scheme": "bearer"}
+    for number, name in enumerate(credentials.other_headers, start=1):
+        yield "header" if number == 1 else f"header{number}", {"type": "apiKey", "in": "header", "name": name}
+    if credentials.query is not None:
+        yield "query", {"type": "apiKey", "in": "query", "name": credentials.query}
 
 
 def _operation(operation: Operation) -> dict[str, Any]:

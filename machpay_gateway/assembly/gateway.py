@@ -23,6 +23,7 @@ from machpay_gateway.assembly.adapters import (
 )
 from machpay_gateway.assembly.cache_size import default_cache_size
 from machpay_gateway.assembly.opened import OpenedStore
+from machpay_gateway.core.decision.credential_reader import CredentialReader
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.restored_records import RestoredRecords
@@ -147,7 +148,11 @@ class ConfiguredGateway(Gateway):
             ),
             restored=restored,
             shedder=shedder,
-            trust=Trust(settings.trusted_proxies, settings.client_ip_header.lower().encode()),
+            trust=Trust(
+                settings.trusted_proxies,
+                settings.client_ip_header.lower().encode(),
+                CredentialReader(settings.credentials),
+            ),
             page_guard=None if hosts is None else PageGuard(hosts),
             request_ids=request_ids(os.urandom(8)),
             brand=settings.brand,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from machpay_gateway.core.brand import Brand
+from machpay_gateway.core.decision.credential_reader import combine, split_query
 from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.forwarded import client_address
@@ -41,7 +42,10 @@ def parse_check_request(
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     peer = scope["client"][0]
     method, target = _method_in(scope, dialect, headers), _target_in(scope, dialect, headers)
-    authorization = _values(headers, b"authorization")
+    reader = trust.credentials
+    authorization = reader.read(
+        _values(headers, b"authorization") if reader.settings.takes_authorization else (), headers
+    )
     forwarded = _values(headers, trust.header)
     request_id = _only(headers, b"x-request-id")
     facts = RequestFacts(
@@ -57,6 +61,11 @@ def parse_check_request(
         origin = _only(headers, b"origin")
         # Check requests do not say whether the client's request has a body.
         facts = facts._replace(preflight_for=preflight_method(facts.method, origin, requested, has_body=False))
+    if reader.query is not None and (parts := split_query(_query_in(scope, dialect, target), reader.query)) is not None:
+        if dialect.target is None:
+            scope["query_string"] = parts[0]  # a server writes its access log from this scope
+        if facts.preflight_for is None:  # a preflight has the URL of another request
+            facts = facts._replace(authorization=combine(authorization, parts[1]))
     # Some proxies keep the client's Host in the check request; none sends check requests to a host of pages.
     host = b",".join(_values(headers, b"host") + _values(headers, b"x-forwarded-host")) or None
     return CheckRequest(facts, _fault(method, target, headers, brand), host)
@@ -76,6 +85,14 @@ def _target_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, by
     raw = (scope.get("raw_path") or b"").removeprefix(scope.get("root_path", "").encode())
     ours = dialect.path.encode()
     return raw.removeprefix(ours) if raw.startswith(ours) else None
+
+
+def _query_in(scope: Scope, dialect: Dialect, target: bytes | None) -> bytes:
+    """Return the query of the client's request."""
+    if dialect.target is None:
+        query: bytes = scope.get("query_string", b"")
+        return query
+    return (target or b"").partition(b"?")[2]
 
 
 def _fault(method: bytes | None, target: bytes | None, headers: Sequence[tuple[bytes, bytes]], brand: Brand) -> str:

@@ -109,7 +109,8 @@ class ForwardAuth:
     ) -> None:
         self._gateway.refusals.add(facts, denied)
         added = refusal_headers(denied, legacy=self._gateway.legacy_headers)
-        problem = problem_for(denied, facts.request_id, self._gateway.brand)
+        challenge = self._gateway.trust.credentials.challenge
+        problem = problem_for(denied, facts.request_id, self._gateway.brand, challenge)
         adapted = problem if dialect is None else dialect.adapt(problem)
         try:
             await send_problem(scope, receive, send, adapted, added)

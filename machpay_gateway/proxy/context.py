@@ -64,9 +64,16 @@ class ProxyContext:
         self.gate = gateway.gate
         self.legacy_headers = gateway.legacy_headers
         traced, pass_headers = gateway.traces is not None, settings.proxy.pass_headers
-        self.requests = RequestReader(
-            request_fields(gateway.trust.header, traced=traced, pass_headers=pass_headers, brand=gateway.brand)
+        trust = gateway.trust
+        fields = request_fields(
+            trust.header,
+            traced=traced,
+            pass_headers=pass_headers,
+            brand=gateway.brand,
+            credentials=trust.credentials,
         )
+        self.requests = RequestReader(fields)
+        self.challenge = trust.credentials.challenge
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.options = settings.proxy

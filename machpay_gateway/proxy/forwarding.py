@@ -242,17 +242,26 @@ class Forwarder(UpstreamHandler):
         context = self._context
         if context.router.is_forward_auth(self.facts.path):
             return verbatim_head(raw, self.request, self._client.host, self._begin_trace())
-        return with_cookies(self._upstream_head(with_credentials=True), self.request.own_cookies)
+        set_aside = self.request.set_aside
+        start = b"" if set_aside is None else set_aside.as_came
+        return with_cookies(self._upstream_head(with_credentials=True, start=start), self.request.own_cookies)
 
-    def _upstream_head(self, *, with_credentials: bool) -> bytes:
+    def _upstream_head(self, *, with_credentials: bool, start: bytes = b"") -> bytes:
         context, client = self._context, self._client
+        authorization: tuple[bytes, ...] = ()
+        if with_credentials:
+            if self.request.set_aside is None:
+                authorization = self.facts.authorization
+            else:  # the headers are forwarded as they came
+                start = start or self.request.set_aside.with_headers
         return upstream_head(
             self.request,
             forwarded_info(self.request, self._hops, client.scheme, is_trusted=client.is_trusted),
             self.principal,
             self.facts.request_id,
             context.gateway.brand,
-            authorization=self.facts.authorization if with_credentials else (),
+            authorization=authorization,
+            start=start,
             assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
             trace=b"" if context.traces is None else self._begin_trace(),
         )
@@ -643,6 +652,7 @@ class Forwarder(UpstreamHandler):
             self.facts.request_id,
             self._context.gateway.brand,
             legacy=self._context.legacy_headers,
+            challenge=self._context.challenge,
             closes=closes,
             minor=self.request.minor,
             is_head=self.request.method == b"HEAD",

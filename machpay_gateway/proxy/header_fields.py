@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from machpay_gateway.core.brand import MACHPAY, Brand
+from machpay_gateway.core.decision.credential_reader import PROTOCOLS as PROTOCOLS_NAME
+from machpay_gateway.core.decision.credential_reader import CredentialReader, split_protocols
 from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.core.network.trusted_headers import hyphenate, is_trusted_header
@@ -16,6 +18,7 @@ TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"  # RFC 9110 §5.6.2
 _LENGTH_VALUE = re.compile(rb"[0-9]{1,18}")  # below 2**63
 # RFC 3986 §3.2.2: a name, of 255 characters at most, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
 _HOST_VALUE = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+_CREDENTIALS = CredentialReader()
 _KEEP_ALIVE_ALONE = frozenset({b"keep-alive"})  # frequent, and the default of HTTP/1.1
 UNKNOWN_CODING = "a transfer coding other than chunked"
 _NOT_CACHED = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|token|request-id|traceparent|tracestate")
@@ -25,8 +28,9 @@ PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEP_ALIVE, CONTENT_LENGTH, TRANSFE
     range(11)
 )
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
-COOKIE, SET_COOKIE, COST = 17, 18, 19
-ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(20, 26)  # read, and forwarded unchanged
+COOKIE, SET_COOKIE, COST, CREDENTIAL, PROTOCOLS, REFERER = range(17, 23)
+ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(23, 29)  # read, and forwarded unchanged
+_NEVER_CACHED = frozenset({AUTHORIZATION, CREDENTIAL, PROTOCOLS, REFERER})
 
 # RFC 9110 §7.6.1: hop-by-hop headers, which describe one connection.
 _HOP_BY_HOP: Mapping[bytes, int] = {
@@ -42,7 +46,6 @@ _HOP_BY_HOP: Mapping[bytes, int] = {
 _REQUEST_FIELDS: Mapping[bytes, int] = {
     **_HOP_BY_HOP,
     b"host": HOST,
-    b"authorization": AUTHORIZATION,
     b"te": TE,
     b"expect": EXPECT,
     b"http2-settings": DROP,  # belongs to an upgrade to h2c, which is not supported
@@ -105,6 +108,10 @@ def _parse_coding(value: bytes) -> bytes | str:
     return value if value.lower() == b"chunked" else UNKNOWN_CODING
 
 
+def _parse_protocols(value: bytes) -> bytes | None:
+    return None if split_protocols(value) is None else value
+
+
 def _parse_set_cookie(value: bytes) -> bool | None:
     return sets_own_cookie(value) or None
 
@@ -116,6 +123,7 @@ _PARSERS: Mapping[int, Callable[[bytes], object]] = {
     CONNECTION: tokens_of,
     TE: tokens_of,
     COOKIE: split_own_cookies,
+    PROTOCOLS: _parse_protocols,
     SET_COOKIE: _parse_set_cookie,
 }
 
@@ -134,12 +142,15 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         drops_trusted: bool = False,
         passed: frozenset[bytes] = frozenset(),
         brand: Brand = MACHPAY,
+        credentials: CredentialReader = _CREDENTIALS,
     ) -> None:
         """Manage the fields in *managed*, by name in lower case. Identity headers are dropped unless *passes_identity*.
 
         With *drops_trusted*, headers that upstreams trust a proxy to set are dropped, except the names in *passed*.
+        *credentials* reads the credential of a request from its fields and its query.
         """
         super().__init__()
+        self.credentials = credentials
         self._drops_trusted = drops_trusted
         self._identity_prefix = brand.header_prefix
         self._passed = passed
@@ -160,7 +171,8 @@ class HeaderFields(dict[bytes, ManagedField | None]):
     def _classify(self, spelling: bytes) -> tuple[int, bool]:
         """Return the kind of the field with this *spelling* of its name, and whether its lines may be cached."""
         name = spelling.lower()
-        entry = self._kind_of(name), not _NOT_CACHED.search(name)
+        kind = self._kind_of(name)
+        entry = kind, kind not in _NEVER_CACHED and not _NOT_CACHED.search(name)
         if len(spelling) <= _MAX_CACHED_BYTES:
             if len(self._kinds) >= _MAX_CACHED:
                 self._kinds.clear()
@@ -185,17 +197,33 @@ class HeaderFields(dict[bytes, ManagedField | None]):
 
 
 def request_fields(
-    client_address_header: bytes, *, traced: bool = False, pass_headers: Iterable[str] = (), brand: Brand = MACHPAY
+    client_address_header: bytes,
+    *,
+    traced: bool = False,
+    pass_headers: Iterable[str] = (),
+    brand: Brand = MACHPAY,
+    credentials: CredentialReader = _CREDENTIALS,
 ) -> HeaderFields:
     """Return the rules for request headers; *client_address_header* (lower case) is honored from trusted proxies only.
 
     *pass_headers* (lower case) are forwarded although upstreams may trust them. When requests are *traced*, the proxy
-    replaces the trace context.
+    replaces the trace context. *credentials* says which headers hold a credential.
     """
     trace_fields = _TRACE_FIELDS if traced else {}
-    managed = {**_REQUEST_FIELDS, **trace_fields, client_address_header: CLIENT_ADDRESS}
+    managed = {
+        **_REQUEST_FIELDS,
+        **trace_fields,
+        **_credential_fields(credentials),
+        client_address_header: CLIENT_ADDRESS,
+    }
     passed = frozenset(name.encode() for name in pass_headers)
-    return HeaderFields(managed, drops_trusted=True, passed=passed, brand=brand)
+    return HeaderFields(managed, drops_trusted=True, passed=passed, brand=brand, credentials=credentials)
+
+
+def _credential_fields(credentials: CredentialReader) -> Mapping[bytes, int]:
+    kinds = {b"authorization": AUTHORIZATION, PROTOCOLS_NAME: PROTOCOLS}
+    fields = {name: kinds.get(name, CREDENTIAL) for name in credentials.headers}
+    return fields if credentials.query is None else fields | {b"referer": REFERER}
 
 
 def response_fields() -> HeaderFields:

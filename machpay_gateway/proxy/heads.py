@@ -3,6 +3,13 @@
 import re
 from typing import Any, NamedTuple
 
+from machpay_gateway.core.decision.credential_reader import (
+    CredentialReader,
+    combine,
+    split_protocols,
+    split_query,
+    without_credential,
+)
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.proxy.header_fields import (
     AUTHORIZATION,
@@ -12,6 +19,7 @@ from machpay_gateway.proxy.header_fields import (
     CONTENT_TYPE,
     COOKIE,
     COST,
+    CREDENTIAL,
     DATE,
     DPOP_PROOF,
     DROP,
@@ -22,6 +30,8 @@ from machpay_gateway.proxy.header_fields import (
     KEEP_ALIVE,
     ORIGIN,
     PREFLIGHT_METHOD,
+    PROTOCOLS,
+    REFERER,
     REQUEST_ID,
     TE,
     TOKEN,
@@ -89,11 +99,24 @@ class Head:
         return lines_without(lines, hop_by_hop) if hop_by_hop else lines
 
 
+class SetAside(NamedTuple):
+    """The start of a request whose credential is elsewhere than in Authorization alone; such heads are not cached.
+
+    *as_came* has everything, for the control plane. *with_headers* has the headers that hold credentials, for an
+    upstream that gets them; neither a query nor a subprotocol is ever forwarded with one.
+    """
+
+    as_came: bytes
+    with_headers: bytes
+
+
 class RequestHead(Head):
     """A request's head without its credentials. A field that must not repeat has the value b"" when it does.
 
     *start* and *framing* are lines for the upstream: the client's own, and those that frame the body.
     """
+
+    set_aside: SetAside | None = None
 
     path: str | None = None  # which the decision uses
     start = b""
@@ -123,10 +146,13 @@ class RequestHead(Head):
         """Whether a body follows."""
         return self.chunked or bool(self.length)
 
-    def read(self, target: bytes, block: bytes, fields: HeaderFields) -> tuple[bytes, ...] | Fault:
+    def read(  # noqa: C901 - one branch for each kind
+        self, target: bytes, block: bytes, fields: HeaderFields
+    ) -> tuple[bytes, ...] | Fault:
         """Parse the *target* and the header lines in *block*; return the credentials, or why the head is refused."""
         lines: list[bytes] = []
         authorization: tuple[bytes, ...] = ()
+        elsewhere: list[tuple[bytes, int]] = []  # lines that hold credentials, and their kinds
         for line in block.split(b"\r\n")[:-1]:
             field = fields[line]
             if field is None:
@@ -140,12 +166,67 @@ class RequestHead(Head):
                 self.own_cookies += (ours,)
                 if others:
                     lines.append(line[: line.index(b":")] + b": " + others)
+            elif CREDENTIAL <= kind <= REFERER:
+                elsewhere.append((line, kind))
             elif kind != DROP:
                 if kind >= ORIGIN:
                     lines.append(line)
                 if (fault := self._take(kind, value)) is not None:
                     return fault
+        query = fields.credentials.query
+        if elsewhere or (query is not None and b"?" in target):
+            return self._read_elsewhere(target, lines, authorization, elsewhere, fields.credentials)
         return self._complete(target, lines) or authorization
+
+    def _read_elsewhere(
+        self,
+        target: bytes,
+        lines: list[bytes],
+        authorization: tuple[bytes, ...],
+        elsewhere: list[tuple[bytes, int]],
+        credentials: CredentialReader,
+    ) -> tuple[bytes, ...] | Fault:
+        """Complete the head, and set aside what holds the credential in *elsewhere* and in the query of *target*."""
+        path, mark, query = target.partition(b"?")
+        parts = None if credentials.query is None else split_query(query, credentials.query)
+        if not elsewhere and parts is None:
+            return self._complete(target, lines) or authorization
+        public = list(lines)
+        headers = [b"Authorization: " + value for value in authorization]
+        others: list[bytes] = []
+        fields: list[tuple[bytes, bytes]] = []
+        for line, kind in elsewhere:
+            name, _, value = line.partition(b":")
+            value = value.strip(b" \t")
+            if kind == CREDENTIAL:
+                headers.append(line)
+                fields.append((name.lower(), value))
+                continue
+            others.append(line)
+            if kind == PROTOCOLS:
+                fields.append((name.lower(), value))
+                parts = split_protocols(value)
+                value = value if parts is None else parts[0]
+            elif credentials.query is not None:
+                url = without_credential(value, credentials.query)
+                value = value if url is None else url
+            if value:
+                public.append(name + b": " + value)
+        values = credentials.read(authorization, fields)
+        if parts is not None:
+            query, tokens = parts
+            if self.preflight_method is None or values:  # a preflight has the URL of the request that it announces
+                values = combine(values, tokens)
+        if (fault := self._complete(target, [*lines, *headers, *others])) is not None:
+            return fault
+        as_came = self.start
+        target = path + mark + query if query else path
+        public = self._apply_connection(public)
+        self._start(target, [*public, *headers])
+        with_headers = self.start
+        self._start(target, public)
+        self.set_aside = SetAside(as_came, with_headers)
+        return values
 
     def _complete(self, target: bytes, lines: list[bytes]) -> Fault | None:
         """Combine what all fields say; *lines* are those that pass."""
@@ -155,13 +236,19 @@ class RequestHead(Head):
             self._check_upgrade()
         if self.host is None and self.minor:
             return invalid("no Host")  # RFC 9112 §3.2: HTTP/1.1 requires it; the status is 400
-        where = parse_target(target, self.host)
-        if where is None:
+        if not self._start(target, lines):
             return invalid("a target of another form or host")
-        self.path = where.path
-        self.start = b"\r\n".join((b"%b %b HTTP/1.1" % (self.method, where.forwarded), *lines, b""))
         self.framing = self._framing_lines()
         return None
+
+    def _start(self, target: bytes, lines: list[bytes]) -> bool:
+        """Set the path and the start; return whether *target* is of a form that is served."""
+        where = parse_target(target, self.host)
+        if where is None:
+            return False
+        self.path = where.path
+        self.start = b"\r\n".join((b"%b %b HTTP/1.1" % (self.method, where.forwarded), *lines, b""))
+        return True
 
     # One branch for each kind, with the value that the kind's parser returns.
     def _take(self, kind: int, value: Any) -> Fault | None:  # noqa: ANN401, C901, PLR0912

@@ -31,10 +31,12 @@ class RequestReader:
         """Begin with an empty cache."""
         self.fields = fields
         self.cache: dict[bytes, RequestHead] = {}
+        # If Authorization holds no credential, it is a header like any other.
+        self._authorizations = _AUTHORIZATIONS if fields.credentials.settings.takes_authorization else ()
 
     def read(self, head: bytes) -> FramedRequest | Fault:
         """Return the parsed *head*, given up to and with its empty line, or why it is refused."""
-        rest, credential = _split_authorization(head)
+        rest, credential = _split_authorization(head, self._authorizations)
         cached = self.cache.get(rest)
         if cached is None or len(head) > MAX_HEAD_BYTES:
             return self._parse(head, rest, credential)
@@ -84,9 +86,9 @@ def _store(cache: dict[bytes, _ParsedHead], head: bytes, parsed: _ParsedHead, fi
     cache[head] = parsed
 
 
-def _split_authorization(head: bytes) -> tuple[bytes, bytes | None]:
-    """Return *head* without its Authorization in the usual spelling, and that field's value, None if there is none."""
-    for name in _AUTHORIZATIONS:
+def _split_authorization(head: bytes, spellings: tuple[bytes, ...]) -> tuple[bytes, bytes | None]:
+    """Return *head* without its Authorization in one of *spellings*, and that field's value, None if there is none."""
+    for name in spellings:
         if (at := head.find(name)) >= 0:
             start = at + len(name)
             end = head.find(b"\r\n", start)

@@ -6,6 +6,7 @@ from math import ceil
 from time import time
 
 from machpay_gateway.core.brand import Brand
+from machpay_gateway.core.decision.challenge import BEARER, Challenge
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.problem import problem_for
@@ -70,7 +71,7 @@ def switching_head(response: ResponseHead, added: bytes) -> bytes:
     return response.start + response.via + added + switch
 
 
-def refusal(
+def refusal(  # noqa: PLR0913 - all that a response depends on
     denied: Denied,
     request_id: bytes,
     brand: Brand,
@@ -80,13 +81,15 @@ def refusal(
     minor: bool = True,
     is_head: bool = False,
     admission: Admitted | None = None,
+    challenge: Challenge = BEARER,
 ) -> tuple[bytes, int]:
     """Return the complete response for *denied*, and its status.
 
     *closes* says that the connection closes after it; *minor* that the client speaks HTTP/1.1, where keep-alive is the
-    default. If it was refused after its *admission*, the response has the quota of that.
+    default. If it was refused after its *admission*, the response has the quota of that. *challenge* says where
+    credentials are read from.
     """
-    problem = problem_for(denied, request_id, brand)
+    problem = problem_for(denied, request_id, brand, challenge)
     if admission is None:
         added = refusal_headers(denied, legacy=legacy)
     else:

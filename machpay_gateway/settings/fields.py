@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from machpay_gateway.core.brand import MACHPAY, Brand
+from machpay_gateway.core.decision.credential_settings import CredentialSettings
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
@@ -297,7 +298,9 @@ def _optional(
     return read
 
 
-def _table_of(table_class: type[ProxySettings] | type[ServerSettings] | type[ForwardAuthSettings]) -> Reader:
+def _table_of(
+    table_class: type[ProxySettings] | type[ServerSettings] | type[ForwardAuthSettings] | type[CredentialSettings],
+) -> Reader:
     def read(value: object, path: SettingPath, report: Report) -> object:
         if isinstance(value, Mapping):
             value = {name: _from_text(item) for name, item in value.items()}
@@ -331,6 +334,7 @@ FIELDS: Mapping[str, Reader] = {
     "scopes": _scopes,
     "trusted_proxies": _networks,
     "client_ip_header": _header,
+    "credentials": _table_of(CredentialSettings),
     "issuers": _list_of(Issuer),
     "checks": _hooks,
     "identify": _hook,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from machpay_gateway.core.brand import MACHPAY, Brand
+from machpay_gateway.core.decision.credential_settings import CredentialSettings
 from machpay_gateway.core.decision.hooks import CheckHook, IdentifyHook
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.decision.route import Route
@@ -46,6 +47,7 @@ class Settings:
     scopes: tuple[str, ...] = ()
     trusted_proxies: Allowlist | None = None
     client_ip_header: str = "X-Forwarded-For"
+    credentials: CredentialSettings = field(default_factory=CredentialSettings)
     issuers: tuple[Issuer, ...] = ()
     checks: tuple[CheckHook | str, ...] = ()
     identify: IdentifyHook | str | None = None
@@ -117,6 +119,7 @@ class Options(TypedDict, total=False):
     scopes: Sequence[str]
     trusted_proxies: Sequence[str]
     client_ip_header: str
+    credentials: CredentialSettings | Mapping[str, str | Sequence[str] | bool | None]
     issuers: Sequence[Issuer]
     checks: Sequence[CheckHook | str]
     identify: IdentifyHook | str | None

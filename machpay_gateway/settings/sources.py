@@ -103,7 +103,9 @@ def _load(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Setting
     read = read_fields(merged.values, (), lambda path, text: mistakes.append(merged.describe(path, text)))
     routes, issuers = _drop_invalid(read, "routes"), _drop_invalid(read, "issuers")
     settings = Settings(**read)
-    for path, text in chain(_wrong_routes(routes, settings), _wrong_issuers(issuers, settings)):
+    for path, text in chain(
+        _wrong_routes(routes, settings), _wrong_issuers(issuers, settings), _wrong_credentials(settings)
+    ):
         mistakes.append(merged.describe(path, text))
     if mistakes:
         raise ConfigurationError(
@@ -129,6 +131,14 @@ def _drop_invalid(read: dict[str, Any], name: str) -> list[int]:
     if name in read:
         read[name] = tuple(items[index] for index in indexes)
     return indexes
+
+
+def _wrong_credentials(settings: Settings) -> Iterator[tuple[SettingPath, str]]:
+    for name in settings.credentials.headers:
+        if name.lower() == settings.client_ip_header.lower():
+            yield ("credentials", "headers"), f"{name!r} is client_ip_header, and cannot hold a credential too"
+        if name.lower().startswith(settings.brand.header_prefix.lower()):
+            yield ("credentials", "headers"), f"{name!r} would be an identity header: see brand.header_prefix"
 
 
 def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
 from machpay_gateway.core.brand import Brand
+from machpay_gateway.core.decision.credential_settings import CredentialSettings
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
@@ -27,6 +28,7 @@ Parsed = TypeVar(
     | SharedLimits
     | AnonymousLimits
     | LeakSettings
+    | CredentialSettings
     | ProxySettings
     | ServerSettings
     | AssertionSettings
@@ -43,6 +45,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     AnonymousLimits: {"rate": "1/minute"},
     Issuer: {"issuer": "https://id.example.com", "audience": "audience", "tier_claim": "tier", "tier_map": {}},
     LeakSettings: {},
+    CredentialSettings: {},
     ProxySettings: {},
     ServerSettings: {},
     AssertionSettings: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},

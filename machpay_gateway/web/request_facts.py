@@ -1,11 +1,21 @@
 """From an ASGI scope to the facts that a decision needs."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from machpay_gateway.core.decision.credential_reader import (
+    PROTOCOLS,
+    CredentialReader,
+    Field,
+    combine,
+    split_protocols,
+    split_query,
+    without_credential,
+)
+from machpay_gateway.core.decision.credential_settings import PROTOCOL_PREFIX
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.keys.audit import Actor, ActorKind
 from machpay_gateway.core.network.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
@@ -16,7 +26,8 @@ from machpay_gateway.web.path import LONG, canonical_path
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _METHOD = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}")
-_READ = frozenset({b"authorization", b"dpop", b"x-request-id", b"origin", b"access-control-request-method"})
+_PREFLIGHT_METHOD = b"access-control-request-method"
+_READ = frozenset({b"dpop", b"x-request-id", b"origin", _PREFLIGHT_METHOD})
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _LAST_DIGITS = tuple(b"%02x" % number for number in range(256))
 _REPEATED = b""  # the value of a header that must not repeat, and does
@@ -26,16 +37,17 @@ _REPEATED = b""  # the value of a header that must not repeat, and does
 class Trust:
     """The trusted proxies, and the one *header* (lower case) in which they name the client's address.
 
-    *ignored* counts that header from other peers.
+    *credentials* reads the credential of a request. *ignored* counts that header from other peers.
     """
 
     proxies: Allowlist | None = None
     header: bytes = b"x-forwarded-for"
+    credentials: CredentialReader = field(default_factory=CredentialReader)
     headers: frozenset[bytes] = field(init=False)  # all that `request_facts` reads
     ignored: IgnoredForwarding = field(default_factory=IgnoredForwarding, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "headers", _READ | {self.header})
+        object.__setattr__(self, "headers", _READ | self.credentials.headers | {self.header})
 
 
 PEER_HEADER = b"x-machpay-peer"  # the peer's address, which our own proxy adds to forward-auth requests
@@ -56,7 +68,8 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
     authorization: tuple[bytes, ...] = ()
     proof: tuple[bytes, ...] = ()
     forwarded: list[bytes] = []
-    request_id = origin = preflight = None
+    rare: tuple[Field, ...] = ()
+    request_id = origin = preflight_for = None
     wanted = trust.headers
     for name, value in scope["headers"]:
         if name not in wanted:
@@ -72,13 +85,16 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
         elif name == b"dpop":
             proof += (value,)
         else:
-            preflight = value if preflight is None else _REPEATED
+            rare += ((name, value),)
     path = scope["path"]  # the same as `path_of`, inlined for speed
     read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
     client = scope.get("client")
     peer = (client[0] or "") if client else ""  # of a Unix socket: None or "", depending on the server
     # A WebSocket handshake is a GET. Some servers pass the method unchanged, and frameworks uppercase it.
     method = scope.get("method", "GET").upper()
+    if rare:  # of a preflight, or a credential in another place
+        authorization = trust.credentials.read(authorization, rare)
+        preflight_for = None if authorization else _preflight_for(scope, method, origin, rare)
     return _new(
         RequestFacts,
         (
@@ -87,12 +103,65 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             authorization,
             _address_behind(peer, forwarded, trust) if forwarded else parse_address(peer),
             next(ids) if request_id is None else accepted_request_id(request_id, peer, trust.proxies) or next(ids),
-            None
-            if preflight is None or authorization
-            else preflight_method(method, origin, preflight, has_body=_has_body(scope)),
+            preflight_for,
             proof,
         ),
     )
+
+
+def request_facts_with_query(scope: MutableMapping[str, Any], trust: Trust, ids: Iterator[bytes]) -> RequestFacts:
+    """Return `request_facts` where the query may have the credential, which is then removed from *scope*.
+
+    It is removed in place: the server writes its access log from this very scope, and the application gets a copy.
+    """
+    facts = request_facts(scope, trust, ids)
+    name = trust.credentials.query
+    if name is None:
+        return facts
+    scope["headers"] = [
+        _without_credential(field, name) if field[0] == b"referer" else field for field in scope["headers"]
+    ]
+    parts = split_query(scope.get("query_string", b""), name)
+    if parts is None:
+        return facts
+    scope["query_string"], tokens = parts
+    if raw := scope.get("raw_path"):  # of some servers, with the query
+        scope["raw_path"] = without_credential(raw, name) or raw
+    if facts.preflight_for is not None:  # it has the URL of the request that it announces, but is without a caller
+        return facts
+    return facts._replace(authorization=combine(facts.authorization, tokens))
+
+
+def _without_credential(field: Field, name: bytes) -> Field:
+    """Return *field*, a Referer as a page's requests have it, without the credential in its query."""
+    url = without_credential(field[1], name)
+    return field if url is None else (field[0], url)
+
+
+def with_protocols(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Return the websocket *scope* with its subprotocols among the headers, where some servers leave them out."""
+    names = scope.get("subprotocols")
+    if not names or any(name == PROTOCOLS for name, _ in scope["headers"]):
+        return scope
+    return dict(scope, headers=[*scope["headers"], (PROTOCOLS, ", ".join(names).encode("latin-1", "replace"))])
+
+
+def without_protocols(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Return the websocket *scope* for the application, without the subprotocols that hold a credential.
+
+    So the application can neither log nor select one: the client gets a protocol of the application's.
+    """
+    headers: list[Field] = []
+    is_found = False
+    for name, value in scope["headers"]:
+        parts = split_protocols(value) if name == PROTOCOLS else None
+        is_found |= parts is not None
+        if parts is None or parts[0]:
+            headers.append((name, value if parts is None else parts[0]))
+    if not is_found:
+        return scope
+    names = [name for name in scope.get("subprotocols", ()) if not name.startswith(PROTOCOL_PREFIX)]
+    return dict(scope, headers=headers, subprotocols=names)
 
 
 def path_of(scope: Mapping[str, Any]) -> str | None:
@@ -158,6 +227,15 @@ def preflight_method(method: str, origin: bytes | None, requested: bytes, *, has
     requested = requested.strip(b" \t")
     is_preflight = method == "OPTIONS" and origin and _METHOD.fullmatch(requested) and not has_body
     return requested.decode() if is_preflight else None
+
+
+def _preflight_for(
+    scope: Mapping[str, Any], method: str, origin: bytes | None, fields: tuple[Field, ...]
+) -> str | None:
+    requested = [value for name, value in fields if name == _PREFLIGHT_METHOD]
+    if len(requested) != 1:
+        return None
+    return preflight_method(method, origin, requested[0], has_body=_has_body(scope))
 
 
 def _has_body(scope: Mapping[str, Any]) -> bool:

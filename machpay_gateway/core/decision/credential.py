@@ -4,6 +4,8 @@ Nothing here does I/O, and what fails here causes none: a mistyped or invented k
 """
 
 import re
+from base64 import b64decode
+from binascii import Error as Base64Error
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +19,8 @@ _TOKEN68 = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")  # RFC 9110 §11.2
 _SCHEME = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?: +(.*))?", re.DOTALL)
 _JWT_DOTS = 2
 _VISIBLE = re.compile(rb"[ -~]+")
+# What `credential_reader` returns for different credentials in one request. No header can have this value.
+CONFLICTING = b"\0conflicting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ def parse_authorization(values: Sequence[bytes]) -> bytes | BoundToken | Unreada
     if len(values) != 1:
         if not values:
             return Unreadable(Reason.MISSING_CREDENTIALS, "no Authorization header")
-        return Unreadable(Reason.MALFORMED_REQUEST, "more than one Authorization header")
+        return Unreadable(Reason.MALFORMED_REQUEST, "more than one value in a place for credentials")
     value = values[0]
     if len(value) > MAX_AUTHORIZATION_BYTES:
         return Unreadable(Reason.MALFORMED_REQUEST, f"Authorization is over {MAX_AUTHORIZATION_BYTES} bytes")
@@ -90,13 +94,30 @@ def _parse_scheme(value: bytes) -> bytes | BoundToken | Unreadable:
         return Unreadable(Reason.MISSING_CREDENTIALS, "empty Authorization header")
     match = _SCHEME.fullmatch(value)
     if match is None:
+        if value == CONFLICTING:
+            return Unreadable(Reason.CONFLICTING_CREDENTIALS, "different credentials in two places")
         return Unreadable(Reason.MALFORMED_REQUEST, "Authorization is not a scheme and a token")
-    if match[1].lower() == b"dpop":
+    scheme = match[1].lower()
+    if scheme == b"dpop":
         return BoundToken(match[2] or b"")
-    if match[1].lower() != b"bearer":
+    if scheme == b"basic":
+        return _parse_basic(match[2] or b"")
+    if scheme != b"bearer":
         # RFC 6750 §3.1 counts an unsupported method as no authentication information: the challenge alone.
         return Unreadable(Reason.MISSING_CREDENTIALS, "unsupported authentication scheme")
     return match[2] or b""
+
+
+def _parse_basic(encoded: bytes) -> bytes | Unreadable:
+    """Return the key or token that is the user name of Basic credentials (RFC 7617), as `curl -u KEY:` sends it."""
+    try:
+        user, colon, password = b64decode(encoded, validate=True).partition(b":")
+    except Base64Error:
+        return Unreadable(Reason.MISSING_CREDENTIALS, "Basic credentials that cannot be decoded")
+    if not user or not colon or password:
+        # Of another system, such as a web server in front. As with any unsupported method: the challenge alone.
+        return Unreadable(Reason.MISSING_CREDENTIALS, "Basic credentials that are not a key without a password")
+    return user
 
 
 def custom_credential_of(token: bytes, brand: Brand) -> ApiKey | SignedToken | CustomCredential | Unreadable:

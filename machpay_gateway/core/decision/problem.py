@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from machpay_gateway.core.brand import Brand
+from machpay_gateway.core.decision.challenge import BEARER, Challenge
 from machpay_gateway.core.decision.credential import PROOF_ALGORITHMS
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
@@ -38,7 +39,7 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
     Reason.MISSING_CREDENTIALS: ProblemType(
         401,
         "Credentials required",
-        "Send an API key or a token as `Authorization: Bearer …`.",
+        BEARER.hint,
         4401,
         "Does the client send the header? Some clients drop it when they follow a redirect to another host.",
         _NO_ERROR,
@@ -49,6 +50,15 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
         "The path or the Authorization header is malformed or ambiguous.",
         4400,
         "Send one Authorization header, with one scheme and one token. Encode the path once, without dot segments.",
+        "invalid_request",
+    ),
+    # RFC 6750 §2: a token in more than one place is an invalid_request.
+    Reason.CONFLICTING_CREDENTIALS: ProblemType(
+        400,
+        "Conflicting credentials",
+        "The request has two different credentials: send one.",
+        4400,
+        "Compare what the client sends in its headers, in the URL and as a WebSocket's subprotocol.",
         "invalid_request",
     ),
     Reason.INVALID_CREDENTIALS: ProblemType(
@@ -193,13 +203,17 @@ class Problem:
     body: Mapping[str, object]
 
 
-def problem_for(denied: Denied, request_id: bytes, brand: Brand) -> Problem:
-    """Return the response to a *denied* request, in the terms of *brand*."""
+def problem_for(denied: Denied, request_id: bytes, brand: Brand, challenge: Challenge = BEARER) -> Problem:
+    """Return the response to a *denied* request, in the terms of *brand*.
+
+    Its *challenge* depends on where credentials are read from.
+    """
     row = PROBLEMS[denied.reason]
-    body = problem_body(str(denied.reason), row.status, row.title, denied.message or row.detail, request_id, brand)
+    detail = challenge.hint if denied.reason is Reason.MISSING_CREDENTIALS else denied.message or row.detail
+    body = problem_body(str(denied.reason), row.status, row.title, detail, request_id, brand)
     headers: list[tuple[bytes, bytes]] = []
     if row.error is not None:
-        headers.append((b"www-authenticate", challenge_for(row, denied.missing, brand.realm)))
+        headers.append((b"www-authenticate", challenge_for(row, denied.missing, brand.realm, challenge)))
     if denied.missing:
         body["required_scopes"] = list(denied.missing)
     if denied.exceeded is not None:
@@ -224,10 +238,12 @@ def problem_body(  # noqa: PLR0917 - the members, in their order
     }
 
 
-def challenge_for(row: ProblemType, scopes: tuple[str, ...], realm: str) -> bytes:
+def challenge_for(row: ProblemType, scopes: tuple[str, ...], realm: str, challenge: Challenge = BEARER) -> bytes:
     """Return the WWW-Authenticate value of *row* for *realm* (RFC 6750 §3, RFC 9449 §7.1)."""
-    is_proof = row.error == "invalid_dpop_proof"
-    parts = [f'DPoP realm="{realm}", algs="{" ".join(PROOF_ALGORITHMS)}"' if is_proof else f'Bearer realm="{realm}"']
+    if row.error == "invalid_dpop_proof":
+        parts = [f'DPoP realm="{realm}", algs="{" ".join(PROOF_ALGORITHMS)}"']
+    else:
+        parts = [f'{challenge.scheme} realm="{realm}"', *challenge.parameters]
     if row.error:
         parts.append(f'error="{row.error}"')
         parts.append(f'error_description="{row.detail.replace(chr(96), "")}"')

@@ -8,6 +8,7 @@ class Reason(StrEnum):
 
     MISSING_CREDENTIALS = "missing_credentials"
     MALFORMED_REQUEST = "malformed_request"
+    CONFLICTING_CREDENTIALS = "conflicting_credentials"
     INVALID_CREDENTIALS = "invalid_credentials"
     INVALID_PROOF = "invalid_proof"
     INSUFFICIENT_SCOPE = "insufficient_scope"

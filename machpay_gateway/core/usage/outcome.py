@@ -36,6 +36,7 @@ class OutcomeGroup(StrEnum):
 GROUPS: Mapping[Reason, OutcomeGroup] = {
     Reason.MISSING_CREDENTIALS: OutcomeGroup.UNAUTHORIZED,
     Reason.MALFORMED_REQUEST: OutcomeGroup.MALFORMED,
+    Reason.CONFLICTING_CREDENTIALS: OutcomeGroup.MALFORMED,
     Reason.INVALID_CREDENTIALS: OutcomeGroup.UNAUTHORIZED,
     Reason.INVALID_PROOF: OutcomeGroup.UNAUTHORIZED,
     Reason.INSUFFICIENT_SCOPE: OutcomeGroup.FORBIDDEN,
