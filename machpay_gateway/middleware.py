@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, NoReturn, Unpack
 
@@ -16,18 +19,20 @@ from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.admission import UNCOUNTED, Lease, abandon
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
+from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers, sending_cors
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import (
     Trust,
     is_trusted_proxy,
+    path_of,
     request_facts,
     request_facts_with_query,
     with_protocols,
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
     from machpay_gateway.telemetry.traces import Record, Traces
 
 logger = logging.getLogger("machpay_gateway")
+_Detour = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _STARTS = {"http.response.start", "websocket.accept", "websocket.http.response.start"}
 _ENDS = {"http.response.body", "websocket.close"}
@@ -73,6 +79,7 @@ class MachPayAuth:
             raise ConfigurationError(f"MachPayAuth takes a gateway or settings, not both: drop {', '.join(options)}")
         self.app = app
         self.config_error: ConfigurationError | None = None
+        self._detour: _Detour | None = None  # serves HTTP requests instead, where the settings need more than usual
         try:
             gateway = gateway or ConfiguredGateway(**options)
             self.trust = _trust_of(gateway, trust)
@@ -87,6 +94,7 @@ class MachPayAuth:
             # Starlette builds its middleware within the server's lifespan call, where uvicorn takes an exception for an
             # application without lifespan and serves it. Only the lifespan handler can report that the startup failed.
             self.config_error = exc
+            self._detour = partial(_fail, exc)
 
     def _warn(self) -> None:
         """Log what is set and nobody serves here."""
@@ -97,11 +105,15 @@ class MachPayAuth:
         """Decide by *gateway* from the next request on."""
         self.gateway = gateway
         self._streams = StreamWatch(gateway.gate.recheck)
+        self._detour = None
+        if (cors := Cors.of(gateway.settings.cors, gateway.settings.routes, gateway.policy)) is not None:
+            # A copy without a detour: who has CORS off pays nothing for it.
+            self._detour = partial(self._serve_with_cors, cors, partial(MachPayAuth.__call__, copy(self)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: C901, PLR0912, PLR0915 - one straight line
         """Serve one connection of any ASGI type."""
         kind = scope["type"]
-        if kind != "http" or self.config_error is not None:
+        if kind != "http" or self._detour is not None:
             if kind != "websocket" or self.config_error is not None:
                 await self._serve_other(scope, receive, send)
                 return
@@ -231,12 +243,47 @@ class MachPayAuth:
                 record(principal, route, outcome, status or default_status, began)
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.config_error is not None:
-            await _fail(self.config_error, scope, receive, send)
+        if self._detour is not None and (scope["type"] == "http" or self.config_error is not None):
+            await self._detour(scope, receive, send)
         elif scope["type"] == "lifespan":
             await run_lifespan(self.app, scope, receive, send, self.gateway.lifecycle)
         else:
             await self.app(scope, receive, send)
+
+    async def _serve_with_cors(self, cors: Cors, guarded: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or serve *guarded*: whoever responds, the response has the headers of CORS."""
+        origin, method = only_value(scope["headers"], b"origin"), scope["method"].upper()
+        if method == "OPTIONS" and origin:
+            began_at = perf_counter()
+            facts = self._facts_of(scope, self.trust, self.gateway.request_ids)
+            settings, route = cors.announced_by(facts)
+            if settings is not None:
+                headers = [*preflight_headers(settings, scope["headers"]), (b"x-request-id", facts.request_id)]
+                await self._answer_preflight(scope, send, facts, route, headers, began_at=began_at)
+                return
+        settings = cors.for_request(method, path_of(scope))
+        if settings is None:
+            await guarded(scope, receive, send)
+            return
+        try:
+            await guarded(scope, receive, sending_cors(send, settings, origin))
+        except Exception:
+            _add_to_error_response(scope, cors_fields(settings, origin), is_first=False)
+            raise
+
+    async def _answer_preflight(
+        self, scope: Scope, send: Send, facts: RequestFacts, route: "Route | None", headers: Headers, *, began_at: float
+    ) -> None:
+        gateway = self.gateway
+        record: Record = gateway.recorder.record
+        if gateway.traces is not None:
+            _, record = self._traced(gateway.traces, scope, facts, route, began_at, None, perf_counter())
+        status = int(HTTPStatus.NO_CONTENT)
+        try:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            record(None, route, PREFLIGHT_OUTCOME, status, began_at)
 
     def _traced(  # noqa: PLR0917 - the parts of a trace
         self,
@@ -274,10 +321,11 @@ class MachPayAuth:
             record(denied.principal, denied.route, outcome_of_refusal(denied), problem.status, began_at)
 
 
-def _add_to_error_response(scope: Scope, headers: Headers) -> None:
-    from machpay_gateway.web.server_errors import add_to_error_response  # noqa: PLC0415 - with 50 modules of Starlette
+def _add_to_error_response(scope: Scope, headers: Headers, *, is_first: bool = True) -> None:
+    from machpay_gateway.web import server_errors  # noqa: PLC0415 - with 50 modules of Starlette
 
-    add_to_error_response(scope, headers)
+    earlier = () if is_first else scope.get(server_errors.ERROR_HEADERS, ())
+    server_errors.add_to_error_response(scope, [*earlier, *headers])
 
 
 def _trust_of(gateway: Gateway, trust: Trust | None) -> Trust:

@@ -25,6 +25,7 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
+from machpay_gateway.core.network.cors import CORS_FOR_ALL
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings
 
 JWKS_PATH = "/.well-known/jwks.json"
-_ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True))
+_ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True, cors=CORS_FOR_ALL))
 _JWKS_SECONDS = 300
 
 __all__ = ["BehindOurProxy", "control_plane", "create_app", "own_branches", "served_routes"]

@@ -16,7 +16,7 @@ import yaml
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.limits.plan import Part, SubjectKind, plan_of
 from machpay_gateway.core.limits.rate import Limits
-from machpay_gateway.core.usage.counters import ALLOWED, SHADOW_LIMITED
+from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME, SHADOW_LIMITED
 from machpay_gateway.telemetry.exposition import exposition
 from machpay_gateway.telemetry.metrics import METRICS, MetricKind
 
@@ -28,7 +28,7 @@ RULES: Mapping[str, Any] = {rule["alert"]: rule for rule in GROUP["rules"]}
 PANELS: Mapping[str, Any] = {panel["title"]: panel for panel in BOARD["panels"]}
 OF_PROMETHEUS = {"job", "instance", "le"}
 VALUES = {
-    "outcome": {ALLOWED, SHADOW_LIMITED, *Reason},
+    "outcome": {ALLOWED, PREFLIGHT_OUTCOME, SHADOW_LIMITED, *Reason},
     "code": {"2xx", "5xx"},
     "step": {"decide", "admission", "upstream"},
     "result": {"hit", "miss"},

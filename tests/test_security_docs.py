@@ -29,6 +29,7 @@ from machpay_gateway.core.jose.signing import ALGORITHM, PUBLISH_BEFORE_SIGNING_
 from machpay_gateway.core.keys.audit import ActorKind
 from machpay_gateway.core.keys.key import DAY_SECONDS, ENTROPY_BYTES, MAX_GRACE_SECONDS, checksum
 from machpay_gateway.core.keys.leak import LeakSettings
+from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.grant import CODE_SECONDS
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
@@ -334,6 +335,7 @@ def test_the_rules_for_passwords_are_those_of_the_code() -> None:
 
 CLASSES: dict[str, type] = {
     "credentials": CredentialSettings,
+    "cors": CorsSettings,
     "proxy": ProxySettings,
     "server": ServerSettings,
     "console": ConsoleSettings,

@@ -18,12 +18,12 @@ from machpay_gateway.cli.access_log_reader import FollowedFile, lines_of
 from machpay_gateway.cli.output import printable
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.usage.counters import ALLOWED, SHADOW_LIMITED
+from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME, SHADOW_LIMITED
 
 _STDIN = "-"
 _NO_FILES = {"stdout", "off"}
 _POLL_SECONDS = 0.25  # as often as the log is written
-_OUTCOMES = [ALLOWED, SHADOW_LIMITED, *map(str, Reason)]
+_OUTCOMES = [ALLOWED, SHADOW_LIMITED, PREFLIGHT_OUTCOME, *map(str, Reason)]
 _STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})")
 _COLORS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}  # by the first digit of a status
 

@@ -19,7 +19,7 @@ from machpay_gateway.cli.top_keys import TopKeys
 from machpay_gateway.cli.top_view import top_view
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.text import format_moment
-from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES
+from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.document import in_milliseconds
 from machpay_gateway.settings.server import ListenAddress, parse_listen
 
@@ -175,7 +175,8 @@ async def _draw(views: AsyncIterator[dict[str, Any]]) -> None:
 
 
 def _document(interval: "Interval", keys: Mapping[str, Any]) -> dict[str, Any]:
-    refused = sum(rate for outcome, rate in interval.outcomes.items() if outcome not in ADMITTED_OUTCOMES)
+    served = {*ADMITTED_OUTCOMES, PREFLIGHT_OUTCOME}
+    refused = sum(rate for outcome, rate in interval.outcomes.items() if outcome not in served)
     return {
         "object": "top",
         "mistake": None,

@@ -14,11 +14,12 @@ from machpay_gateway.console.guard import Guard, Page
 from machpay_gateway.console.pages import redirect
 from machpay_gateway.console.sign_in import SIGN_IN, SIGN_OUT, SignInPages
 from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.network.cors import CORS_OFF
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.settings.console import CONSOLE_PATH
 
 # Public for the gateway, which knows API credentials only: the Guard authenticates users by their session cookie.
-CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True),)
+CONSOLE_ROUTES = (Route(f"* {CONSOLE_PATH}/{{rest:path}}", public=True, cors=CORS_OFF),)
 
 PAGES = (
     Page("GET", "/keys", keys.index),

@@ -1,5 +1,6 @@
 """The forward-auth front: check request in, decision, response out. The client's request itself is not seen."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from time import perf_counter, time
 
@@ -11,11 +12,13 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.usage.counters import PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import outcome_of, outcome_of_refusal
 from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import is_trusted_proxy, request_facts
@@ -27,6 +30,7 @@ class ForwardAuth:
     def __init__(self, gateway: Gateway) -> None:
         """Decide with *gateway*, and hold concurrency slots for its `lease_seconds`."""
         self._gateway = gateway
+        self._cors = Cors.of(gateway.settings.cors, gateway.settings.routes, gateway.policy)
         self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
 
     def handles(self, scope: Scope) -> bool:
@@ -48,10 +52,11 @@ class ForwardAuth:
         facts = check.facts
         decision = self._refusal(check) or await gateway.gate.decide(facts)
         gateway.steps.count_decision(began_at, None, perf_counter())
+        cors = [] if self._cors is None else _cors_headers(self._cors, scope, facts)
         if isinstance(decision, Denied):
-            await self._refuse(scope, receive, send, facts, decision, dialect=dialect, began_at=began_at)
+            await self._refuse(scope, receive, send, facts, decision, dialect=dialect, cors=cors, began_at=began_at)
             return
-        await self._allow(send, facts, decision, began_at=began_at)
+        await self._allow(send, facts, decision, cors, began_at=began_at)
 
     def _refusal(self, check: CheckRequest) -> Denied | None:
         """Return why *check* is refused for any caller, None when the gate decides."""
@@ -72,7 +77,9 @@ class ForwardAuth:
             and is_trusted_proxy(client[0] or "", self._gateway.trust.proxies)
         )
 
-    async def _allow(self, send: Send, facts: RequestFacts, allowed: Allowed, *, began_at: float) -> None:
+    async def _allow(
+        self, send: Send, facts: RequestFacts, allowed: Allowed, cors: Headers, *, began_at: float
+    ) -> None:
         principal, admission, route = allowed
         if admission is not None:
             self.leases.hold(admission.lease)
@@ -80,6 +87,7 @@ class ForwardAuth:
             (b"content-length", b"0"),
             (b"cache-control", b"no-store"),  # each request needs its own decision
             *response_headers(admission, facts.request_id, self._gateway.legacy_headers),
+            *cors,
         ]
         if isinstance(principal, Principal):
             brand = self._gateway.brand
@@ -93,7 +101,8 @@ class ForwardAuth:
             await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            outcome = outcome_of(admission, route)
+            is_preflight = facts.preflight_for is not None and cors
+            outcome = PREFLIGHT_OUTCOME if is_preflight else outcome_of(admission, route)
             self._gateway.recorder.record(principal, route, outcome, int(HTTPStatus.OK), began_at)
 
     async def _refuse(
@@ -105,10 +114,11 @@ class ForwardAuth:
         denied: Denied,
         *,
         dialect: Dialect | None = None,
+        cors: Sequence[tuple[bytes, bytes]] = (),
         began_at: float,
     ) -> None:
         self._gateway.refusals.add(facts, denied)
-        added = refusal_headers(denied, legacy=self._gateway.legacy_headers)
+        added = [*refusal_headers(denied, legacy=self._gateway.legacy_headers), *cors]
         challenge = self._gateway.trust.credentials.challenge
         problem = problem_for(denied, facts.request_id, self._gateway.brand, challenge)
         adapted = problem if dialect is None else dialect.adapt(problem)
@@ -117,3 +127,12 @@ class ForwardAuth:
         finally:
             outcome = outcome_of_refusal(denied)
             self._gateway.recorder.record(denied.principal, denied.route, outcome, problem.status, began_at)
+
+
+def _cors_headers(cors: Cors, scope: Scope, facts: RequestFacts) -> Headers:
+    """Return the headers of CORS for the client's response, which the proxy may copy there."""
+    if facts.preflight_for is not None:
+        settings, _ = cors.announced_by(facts)
+        return [] if settings is None else preflight_headers(settings, scope["headers"])
+    settings = cors.for_request(facts.method, facts.path)
+    return cors_fields(settings, only_value(scope["headers"], b"origin"))

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.errors import ConfigurationError, Unavailable
+from machpay_gateway.core.network.cors import CORS_FOR_ALL, CORS_OFF, CorsSettings
 from machpay_gateway.core.oauth.settings import (
     AUTHORIZE,
     CONSENT,
@@ -37,12 +38,14 @@ _METADATA_SECONDS = 300
 
 def oauth_routes(settings: OAuthSettings) -> tuple[Route, ...]:
     """Return the routes of the authorization server. They are public: callers have no credential of ours yet."""
-    paths = [*settings.page_paths, *(settings.path + path for path in (TOKEN, REVOKE, INTROSPECT))]
+    cors: dict[str, CorsSettings | None] = dict.fromkeys(settings.page_paths, CORS_OFF)
+    cors |= {settings.path + TOKEN: CORS_FOR_ALL, settings.path + REVOKE: CORS_FOR_ALL}
+    cors[settings.path + INTROSPECT] = None  # for servers, unless the settings say otherwise
     if settings.registration_account is not None:
-        paths.append(settings.path + REGISTER)
-    paths.append(WELL_KNOWN + settings.path)  # RFC 8414 §3.1: the issuer's path comes after
+        cors[settings.path + REGISTER] = CORS_FOR_ALL
+    cors[WELL_KNOWN + settings.path] = CORS_FOR_ALL  # RFC 8414 §3.1: the issuer's path comes after
     # All methods: a wrong one gets 405, not 404.
-    return tuple(Route(f"* {path}", public=True) for path in paths)
+    return tuple(Route(f"* {path}", public=True, cors=each) for path, each in cors.items())
 
 
 def oauth_app(gateway: Gateway) -> ASGIApp:
@@ -79,7 +82,8 @@ def _check_registration_scopes(settings: OAuthSettings, grantable: Collection[st
 def _with_cors(app: ASGIApp, paths: frozenset[str]) -> ASGIApp:
     """Allow cross-origin requests to *paths*: apps that run in browsers get their tokens themselves.
 
-    These endpoints use no cookies. The pages, which do, allow none (RFC 9700 §2.6).
+    These endpoints use no cookies. The pages, which do, allow none (RFC 9700 §2.6). Where the settings turn CORS on,
+    MachPayAuth answers the preflights of all endpoints, and replaces these headers.
     """
     with_cors = CORSMiddleware(
         app,

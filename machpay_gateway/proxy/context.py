@@ -25,6 +25,7 @@ from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
 from machpay_gateway.proxy.upstream_request import Hops
 from machpay_gateway.telemetry.steps import Steps
+from machpay_gateway.web.cors import Cors
 from machpay_gateway.web.request_facts import accepted_request_id, preflight_method
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class ProxyContext:
             *(self.options_for(route).max_body_bytes for route in self.gate.policy.routes),
         ]
         self.smallest_body_limit = min((limit for limit in limits if limit), default=sys.maxsize)
-        self.router = UpstreamRouter(settings.upstreams, control_plane)
+        self.cors = Cors.of(settings.cors, settings.routes, self.gate.policy)
+        self.router = UpstreamRouter(settings.upstreams, control_plane, with_cors=self.cors is not None)
         self.has_control_plane = control_plane is not None
         self.page_guard = gateway.page_guard
         self.has_assertions = gateway.assertions is not None

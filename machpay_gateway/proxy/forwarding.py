@@ -10,6 +10,7 @@ and the reused connection was lost (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from machpay_gateway.core.decision.decision import Allowed, Decision, Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.limits.admission import Admitted, PendingAnswer, abandon
+from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.usage.counters import ALLOWED
+from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
 from machpay_gateway.proxy.bodies import LAST_CHUNK, Body, BodyFramingError, CloseDelimitedBody, FixedLengthBody, chunk
@@ -28,11 +30,19 @@ from machpay_gateway.proxy.downstream import NEVER, ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.pool import CONNECT, LOST, MALFORMED, TIMEOUT, ServerPool, UpstreamServer
-from machpay_gateway.proxy.responses import gateway_lines, interim_head, refusal, response_head, switching_head
+from machpay_gateway.proxy.responses import (
+    gateway_lines,
+    interim_head,
+    preflight_response,
+    refusal,
+    response_head,
+    switching_head,
+)
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 from machpay_gateway.proxy.upstream_request import forwarded_info, upstream_head, verbatim_head, with_cookies
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
+from machpay_gateway.web.cors import Cors, cors_fields, preflight_headers, with_cors
 from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.streams import CHECK_SECONDS, ENDED
 
@@ -170,6 +180,8 @@ class Forwarder(UpstreamHandler):
         if own is not None:
             self._forward(own, context.options, self._control_plane_head(raw))
             return
+        if context.cors is not None and self._answer_preflight(context.cors):
+            return
         if (
             head.length is not None
             and head.length > context.smallest_body_limit
@@ -183,6 +195,21 @@ class Forwarder(UpstreamHandler):
             self._allow(decision)
         else:
             self._proceed(decision)
+
+    def _answer_preflight(self, cors: Cors) -> bool:
+        """Respond to a CORS preflight, which has no caller and takes nothing; return False if it is not one."""
+        settings, route = cors.announced_by(self.facts)
+        if settings is None:
+            return False
+        lines = (line.partition(b":") for line in self.request.start.split(b"\r\n"))
+        headers = preflight_headers(settings, [(name.lower(), value.strip(b" \t")) for name, _, value in lines])
+        headers.append((b"x-request-id", self.facts.request_id))
+        closes = self.closes or self._client.will_close
+        self.route = route
+        self._client.transport.write(preflight_response(headers, closes=closes, minor=self.request.minor))
+        self._finish(PREFLIGHT_OUTCOME, int(HTTPStatus.NO_CONTENT))
+        self._on_end(not closes)
+        return True
 
     def _proceed(self, decision: Decision | PendingAdmission | PendingIdentity) -> None:
         """Take the next step after *decision*."""
@@ -437,12 +464,12 @@ class Forwarder(UpstreamHandler):
             self.closes = True  # the rest of the request will not be read
         self.sent_bytes = len(payload)
         self.closes |= client.will_close
-        if head.cost is not None:
-            self._context.charging.charge(self.admission, head.cost, self.route)
-        added = self._gateway_lines()
-        client.transport.write(
-            response_head(head, added, minor=request.minor, closes=self.closes, is_open=is_open) + payload
-        )
+        if head.is_special:
+            start = self._special_head(head, is_open=is_open)
+        else:
+            added = self._gateway_lines()
+            start = response_head(head, added, minor=request.minor, closes=self.closes, is_open=is_open)
+        client.transport.write(start + payload)
         if body is None:
             self._complete()
             return
@@ -451,6 +478,23 @@ class Forwarder(UpstreamHandler):
         self._extend(self._options.idle_seconds)
         if unread:
             self._forward_body(upstream, body, unread)
+
+    def _special_head(self, head: ResponseHead, *, is_open: bool) -> bytes:
+        """Return the response's head after charging its cost, with the gateway's CORS if that is on."""
+        if head.cost is not None:
+            self._context.charging.charge(self.admission, head.cost, self.route)
+        added = self._gateway_lines()
+        full = response_head(head, added, minor=self.request.minor, closes=self.closes, is_open=is_open)
+        settings = self._cors_settings()
+        if settings is None or head.plain_start is None:
+            return full
+        fields = with_cors([(b"vary", value) for value in head.vary], settings, self.request.origin or None)
+        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+        return head.plain_start + lines + full.removeprefix(head.start)
+
+    def _cors_settings(self) -> CorsSettings | None:
+        cors = self._context.cors
+        return None if cors is None else cors.for_request(self.request.name, self.facts.path)
 
     def _forward_body(self, upstream: UpstreamConnection, body: Body, data: bytes) -> None:
         """Forward *data* of the response's *body*."""
@@ -653,6 +697,7 @@ class Forwarder(UpstreamHandler):
             self._context.gateway.brand,
             legacy=self._context.legacy_headers,
             challenge=self._context.challenge,
+            cors=cors_fields(self._cors_settings(), self.request.origin or None),
             closes=closes,
             minor=self.request.minor,
             is_head=self.request.method == b"HEAD",

@@ -30,6 +30,7 @@ PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEP_ALIVE, CONTENT_LENGTH, TRANSFE
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
 COOKIE, SET_COOKIE, COST, CREDENTIAL, PROTOCOLS, REFERER = range(17, 23)
 ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(23, 29)  # read, and forwarded unchanged
+CORS, VARY = 29, 30
 _NEVER_CACHED = frozenset({AUTHORIZATION, CREDENTIAL, PROTOCOLS, REFERER})
 
 # RFC 9110 §7.6.1: hop-by-hop headers, which describe one connection.
@@ -66,6 +67,17 @@ _RESPONSE_FIELDS: Mapping[bytes, int] = {
     b"x-request-id": DROP,
     b"set-cookie": SET_COOKIE,
     b"machpay-cost": COST,
+}
+# Where the gateway has CORS on, its own replace those of an upstream.
+_CORS_FIELDS: Mapping[bytes, int] = {
+    b"access-control-allow-origin": CORS,
+    b"access-control-allow-credentials": CORS,
+    b"access-control-allow-headers": CORS,
+    b"access-control-allow-methods": CORS,
+    b"access-control-allow-private-network": CORS,
+    b"access-control-expose-headers": CORS,
+    b"access-control-max-age": CORS,
+    b"vary": VARY,
 }
 
 
@@ -151,6 +163,7 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         """
         super().__init__()
         self.credentials = credentials
+        self.has_cors = CORS in managed.values()
         self._drops_trusted = drops_trusted
         self._identity_prefix = brand.header_prefix
         self._passed = passed
@@ -226,9 +239,9 @@ def _credential_fields(credentials: CredentialReader) -> Mapping[bytes, int]:
     return fields if credentials.query is None else fields | {b"referer": REFERER}
 
 
-def response_fields() -> HeaderFields:
-    """Return the rules for the headers of an upstream's response."""
-    return HeaderFields(_RESPONSE_FIELDS)
+def response_fields(*, with_cors: bool = False) -> HeaderFields:
+    """Return the rules for the headers of an upstream's response, of a gateway that has CORS on or off."""
+    return HeaderFields({**_RESPONSE_FIELDS, **_CORS_FIELDS} if with_cors else _RESPONSE_FIELDS)
 
 
 def control_plane_fields() -> HeaderFields:

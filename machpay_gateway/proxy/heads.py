@@ -18,6 +18,7 @@ from machpay_gateway.proxy.header_fields import (
     CONTENT_LENGTH,
     CONTENT_TYPE,
     COOKIE,
+    CORS,
     COST,
     CREDENTIAL,
     DATE,
@@ -40,6 +41,7 @@ from machpay_gateway.proxy.header_fields import (
     TRANSFER_ENCODING,
     UNKNOWN_CODING,
     UPGRADE,
+    VARY,
     HeaderFields,
     lines_without,
 )
@@ -321,8 +323,15 @@ class RequestHead(Head):
 
 
 class ResponseHead(Head):
-    """The head of an upstream's response. *start* holds the lines that the client gets, *via* our entry in Via."""
+    """The head of an upstream's response. *start* holds the lines that the client gets, *via* our entry in Via.
 
+    *plain_start* is the start without headers of CORS and Vary, and *vary* holds those values. Both are set where the
+    gateway has CORS on. *is_special* says that it has, or that there is a *cost*: other responses need one check.
+    """
+
+    is_special = False
+    plain_start: bytes | None = None
+    vary: tuple[bytes, ...] = ()
     upgrade: bytes | None = None
     cost: bytes | None = None  # that the upstream charges
     start = b""
@@ -334,9 +343,10 @@ class ResponseHead(Head):
         self.via = _VIA[minor]
         self._status_line = b"HTTP/1.1 " + status + (reason or b" ")
 
-    def read(self, block: bytes, fields: HeaderFields) -> str | None:  # noqa: C901 - one branch for each kind
+    def read(self, block: bytes, fields: HeaderFields) -> str | None:  # noqa: C901, PLR0912 - one branch for each kind
         """Parse the header lines in *block*; return what is wrong with them."""
         lines: list[bytes] = []
+        of_cors: list[bytes] = []
         for line in block.split(b"\r\n")[:-1]:
             field = fields[line]
             if field is None:
@@ -357,9 +367,16 @@ class ResponseHead(Head):
                 self.upgrade = value
             elif kind == COST:
                 self.cost = value if self.cost is None else b"%b, %b" % (self.cost, value)  # RFC 9110 §5.3
+            elif kind == CORS or kind == VARY:  # noqa: SIM109, PLR1714 - as above
+                of_cors.append(line)
+                if kind == VARY:
+                    self.vary += (value,)
             elif kind == INVALID:
                 return str(value)
         if self.connection or not self.minor:
-            lines = self._apply_connection(lines)
-        self.start = b"\r\n".join((self._status_line, *lines, b""))
+            lines, of_cors = self._apply_connection(lines), self._apply_connection(of_cors)
+        self.start = b"\r\n".join((self._status_line, *lines, *of_cors, b""))
+        self.is_special = self.cost is not None or fields.has_cors
+        if fields.has_cors:
+            self.plain_start = b"\r\n".join((self._status_line, *lines, b""))
         return None

@@ -12,10 +12,11 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.proxy.heads import ResponseHead
-from machpay_gateway.web.headers import limit_headers, refusal_headers, response_headers
+from machpay_gateway.web.headers import Headers, limit_headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import problem_response
 
 _NO_CONTENT = 204
+_NO_HEADERS: Headers = []
 
 
 def gateway_lines(
@@ -82,19 +83,20 @@ def refusal(  # noqa: PLR0913 - all that a response depends on
     is_head: bool = False,
     admission: Admitted | None = None,
     challenge: Challenge = BEARER,
+    cors: Headers = _NO_HEADERS,
 ) -> tuple[bytes, int]:
     """Return the complete response for *denied*, and its status.
 
     *closes* says that the connection closes after it; *minor* that the client speaks HTTP/1.1, where keep-alive is the
     default. If it was refused after its *admission*, the response has the quota of that. *challenge* says where
-    credentials are read from.
+    credentials are read from; *cors* are the headers of CORS.
     """
     problem = problem_for(denied, request_id, brand, challenge)
     if admission is None:
         added = refusal_headers(denied, legacy=legacy)
     else:
         added = limit_headers(admission.plan, admission.levels, legacy=legacy)
-    headers, body = problem_response(problem, added)
+    headers, body = problem_response(problem, [*added, *cors])
     lines = [b"HTTP/1.1 %d %b" % (problem.status, str(problem.body["title"]).encode())]
     lines += (b"%b: %b" % field for field in headers)
     lines.append(_date(int(time())))
@@ -103,6 +105,16 @@ def refusal(  # noqa: PLR0913 - all that a response depends on
     elif not minor:
         lines.append(b"Connection: keep-alive")
     return b"\r\n".join((*lines, b"", b"" if is_head else body)), problem.status
+
+
+def preflight_response(headers: Headers, *, closes: bool, minor: bool) -> bytes:
+    """Return the complete response to a CORS preflight, which has these *headers*. The others are as for `refusal`."""
+    lines = [b"HTTP/1.1 204 No Content", *(b"%b: %b" % field for field in headers), _date(int(time()))]
+    if closes:
+        lines.append(b"Connection: close")
+    elif not minor:
+        lines.append(b"Connection: keep-alive")
+    return b"\r\n".join((*lines, b"", b""))
 
 
 @lru_cache(maxsize=1)

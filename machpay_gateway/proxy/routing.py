@@ -32,10 +32,15 @@ class ControlPlane(NamedTuple):
 class UpstreamRouter:
     """Picks the pool for a request. *pools* has all of them: `live`, `sandbox` and the control plane's."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], control_plane: ControlPlane | None) -> None:
-        """Make a pool for each of *upstreams*, by `live` and `sandbox`, and one for the *control_plane*."""
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], control_plane: ControlPlane | None, *, with_cors: bool = False
+    ) -> None:
+        """Make a pool for each of *upstreams*, by `live` and `sandbox`, and one for the *control_plane*.
+
+        *with_cors* is whether the gateway replaces the headers of CORS in responses of *upstreams*.
+        """
         self._loop = asyncio.get_running_loop()
-        self._responses = ResponseReader(response_fields())
+        self._responses = ResponseReader(response_fields(with_cors=with_cors))
         self._prefixes = () if control_plane is None else control_plane.prefixes
         self._forward_auth_prefix = None if control_plane is None else control_plane.forward_auth_prefix
         self._control_plane = None if control_plane is None else ServerPool([_control_plane_server(control_plane)])

@@ -21,6 +21,7 @@ from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier, parse_rate
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
+from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream, parse_origin
 from machpay_gateway.core.network.url import without_user
@@ -313,6 +314,12 @@ def _brand(value: object, path: SettingPath, report: Report) -> object:
     return parse_table(Brand, value, path, report) or MACHPAY
 
 
+def _cors(value: object, path: SettingPath, report: Report) -> CorsSettings | None:
+    if isinstance(value, Mapping):
+        value = {name: _from_text(item) for name, item in value.items()}
+    return None if value is None else parse_table(CorsSettings, value, path, report)
+
+
 def _from_text(value: object) -> object:
     """Return *value* as a flag or number if it is one in text, as the environment has it, else as it is."""
     if value in ("true", "false"):
@@ -335,6 +342,7 @@ FIELDS: Mapping[str, Reader] = {
     "trusted_proxies": _networks,
     "client_ip_header": _header,
     "credentials": _table_of(CredentialSettings),
+    "cors": _cors,
     "issuers": _list_of(Issuer),
     "checks": _hooks,
     "identify": _hook,

@@ -17,6 +17,7 @@ from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier
 from machpay_gateway.core.network.address import Allowlist
+from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.page_hosts import PageHosts, bound_pages, page_hosts, shared_hosts
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream
@@ -48,6 +49,7 @@ class Settings:
     trusted_proxies: Allowlist | None = None
     client_ip_header: str = "X-Forwarded-For"
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
+    cors: CorsSettings | None = None
     issuers: tuple[Issuer, ...] = ()
     checks: tuple[CheckHook | str, ...] = ()
     identify: IdentifyHook | str | None = None
@@ -120,6 +122,7 @@ class Options(TypedDict, total=False):
     trusted_proxies: Sequence[str]
     client_ip_header: str
     credentials: CredentialSettings | Mapping[str, str | Sequence[str] | bool | None]
+    cors: CorsSettings | Mapping[str, object] | None
     issuers: Sequence[Issuer]
     checks: Sequence[CheckHook | str]
     identify: IdentifyHook | str | None

@@ -12,6 +12,7 @@ from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import AnonymousLimits, RouteLimit, SharedLimits, Tier
+from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
@@ -29,6 +30,7 @@ Parsed = TypeVar(
     | AnonymousLimits
     | LeakSettings
     | CredentialSettings
+    | CorsSettings
     | ProxySettings
     | ServerSettings
     | AssertionSettings
@@ -46,6 +48,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     Issuer: {"issuer": "https://id.example.com", "audience": "audience", "tier_claim": "tier", "tier_map": {}},
     LeakSettings: {},
     CredentialSettings: {},
+    CorsSettings: {"origins": ()},
     ProxySettings: {},
     ServerSettings: {},
     AssertionSettings: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
@@ -54,8 +57,8 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     ConsoleSettings: {"url": "https://console.example.com"},
     Brand: {},
 }
-_NESTED: Mapping[type, Mapping[str, type[RouteLimit | SharedLimits]]] = {
-    Route: {"limit": RouteLimit},
+_NESTED: Mapping[type, Mapping[str, type[RouteLimit | SharedLimits | CorsSettings]]] = {
+    Route: {"limit": RouteLimit, "cors": CorsSettings},
     Tier: {"account": SharedLimits, "owner": SharedLimits},
 }
 Report = Callable[[SettingPath, str], None]

@@ -86,8 +86,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             proof += (value,)
         else:
             rare += ((name, value),)
-    path = scope["path"]  # the same as `path_of`, inlined for speed
-    read_path = canonical_path if len(path) < LONG else canonical_path.__wrapped__
+    path = scope["path"]
     client = scope.get("client")
     peer = (client[0] or "") if client else ""  # of a Unix socket: None or "", depending on the server
     # A WebSocket handshake is a GET. Some servers pass the method unchanged, and frameworks uppercase it.
@@ -99,7 +98,10 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
         RequestFacts,
         (
             method,
-            read_path(path, scope.get("raw_path"), scope.get("root_path")),
+            # The same as `path_of`, inlined for speed.
+            (canonical_path if len(path) < LONG else canonical_path.__wrapped__)(
+                path, scope.get("raw_path"), scope.get("root_path")
+            ),
             authorization,
             _address_behind(peer, forwarded, trust) if forwarded else parse_address(peer),
             next(ids) if request_id is None else accepted_request_id(request_id, peer, trust.proxies) or next(ids),

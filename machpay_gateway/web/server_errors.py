@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from machpay_gateway.web.headers import Headers
 
-_HEADERS = "machpay_error_headers"
+ERROR_HEADERS = "machpay_error_headers"  # in the scope
 _MOST_LAYERS = 100  # of middleware: one that wraps itself must not hang
 
 _Handler = Callable[[Request, Exception], Any]
@@ -25,7 +25,7 @@ def add_to_error_response(scope: Scope, headers: Headers) -> None:
 
     Without effect where no Starlette application is around this one, or another middleware responds.
     """
-    scope[_HEADERS] = headers
+    scope[ERROR_HEADERS] = headers
     for middleware in _error_middlewares(scope.get("app")):
         if "error_response" in vars(middleware):  # by an earlier exception
             continue
@@ -69,7 +69,7 @@ class _ErrorResponse:
 
     def __init__(self, response: Any, request: Request) -> None:  # noqa: ANN401 - whatever the application's handler returns
         self._response = response
-        self._added: Headers = request.scope.get(_HEADERS, [])
+        self._added: Headers = request.scope.get(ERROR_HEADERS, [])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from operator import itemgetter
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.limits.rate import RouteLimit
+from machpay_gateway.core.network.cors import CORS_OFF, CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
 
@@ -30,7 +31,8 @@ class Route:
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. *limit* applies beside those of tiers: a `RouteLimit`, or its table. A
     *public* route needs no credential. *environments* are those whose credentials are accepted. *proxy* overrides
-    settings of the reverse proxy for this route, by the names of `ProxySettings`. Raises ConfigurationError.
+    settings of the reverse proxy for this route, by the names of `ProxySettings`. *cors* replaces the `cors` of the
+    settings for this route: a `CorsSettings`, or its table. Raises ConfigurationError.
     """
 
     match: str
@@ -40,6 +42,7 @@ class Route:
     environments: Collection[str] = frozenset(ENVIRONMENTS)
     limit: RouteLimit | Mapping[str, object] | None = None
     proxy: Mapping[str, object] = field(default_factory=dict, hash=False)
+    cors: CorsSettings | Mapping[str, object] | None = None
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
@@ -59,6 +62,7 @@ class Route:
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
         _check_proxy(self.match, self.proxy)
+        object.__setattr__(self, "cors", _parse_cors(self.match, self.cors))
         limit = _parse_limit(self.match, self.limit, public=self.public)
         object.__setattr__(self, "limit", limit)
         object.__setattr__(self, "limits", () if limit is None else ((self.match, limit),))
@@ -111,6 +115,8 @@ class Route:
             # In one order, however they were found: their numbers are in the names of policies.
             "limits": tuple(sorted({limit for route in routes for limit in route.limits}, key=itemgetter(0))),
             "public": may_be_public and all(route.public for route in routes),
+            # Servers disagree on which of them it is: what they do not have in common is not allowed.
+            "cors": routes[0].cors if all(route.cors == routes[0].cors for route in routes) else CORS_OFF,
             "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),
         }
         for attribute, value in values.items():
@@ -158,6 +164,24 @@ def _parse_limit(match: str, limit: RouteLimit | Mapping[str, object] | None, *,
             f'Route {match!r} is public, so its callers have no {limit.by}: limit it with by = "address"'
         )
     return limit
+
+
+def _parse_cors(match: str, cors: CorsSettings | Mapping[str, object] | None) -> CorsSettings | None:
+    if cors is None or isinstance(cors, CorsSettings):
+        return cors
+    names = [field.name for field in fields(CorsSettings) if field.init]
+    if not isinstance(cors, Mapping):
+        raise ConfigurationError(f"Route {match!r}: cors {cors!r} is not a table")
+    if unknown := set(cors) - set(names):
+        raise ConfigurationError(
+            f"Route {match!r}: cors: {min(unknown)!r} is not a setting here; known: {', '.join(names)}"
+        )
+    if "origins" not in cors:
+        raise ConfigurationError(f"Route {match!r}: cors lacks origins: use an empty list to turn it off")
+    try:
+        return CorsSettings(**cors)  # type: ignore[arg-type]  # it checks the values
+    except ConfigurationError as exc:
+        raise ConfigurationError(f"Route {match!r}: cors: {exc}") from exc
 
 
 def _check_proxy(match: str, changes: Mapping[str, object]) -> None:

@@ -18,6 +18,7 @@ BOUNDS: Sequence[float] = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 QUANTILES: Mapping[str, float] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}  # reported wherever latencies are
 ALLOWED = "allowed"  # the outcome of an allowed request; the outcome of a refusal is its Reason
 SHADOW_LIMITED = "shadow_limited"  # of an allowed request that is over limits which are not enforced
+PREFLIGHT_OUTCOME = "preflight"  # of a CORS preflight that the gateway answered
 ADMITTED_OUTCOMES = frozenset({ALLOWED, SHADOW_LIMITED})
 NO_SUBJECT = ""  # of all requests without a known key or grant: unknown callers must not create rows of their own
 ACCOUNT_PREFIX = f"{ACCOUNT}_"  # of the subjects that are accounts, which are counted besides their keys

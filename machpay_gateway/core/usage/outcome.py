@@ -13,11 +13,12 @@ from machpay_gateway.core.decision.problem import PROBLEMS
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.admission import Admitted
-from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, ALLOWED, SHADOW_LIMITED
+from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, ALLOWED, PREFLIGHT_OUTCOME, SHADOW_LIMITED
 
 _SERVER_ERROR = 500  # and above: RFC 9110 §15.6
 _ADMITTED = "The request was admitted, and the application responded."
 _SHADOW_LIMITED = "The request was admitted, but is over a limit that is not enforced."
+_PREFLIGHT = "The gateway answered a CORS preflight."
 _FAILED = "The request was admitted, but the application failed."
 
 
@@ -78,7 +79,7 @@ class Outcome:
         """Its group. A reason that this version does not have counts as an error, so that somebody looks at it."""
         if self.reason is not None:
             return GROUPS[self.reason]
-        is_admitted = self.name in ADMITTED_OUTCOMES and self.status < _SERVER_ERROR
+        is_admitted = self.name in {*ADMITTED_OUTCOMES, PREFLIGHT_OUTCOME} and self.status < _SERVER_ERROR
         return OutcomeGroup.ADMITTED if is_admitted else OutcomeGroup.ERROR
 
     @property
@@ -88,6 +89,8 @@ class Outcome:
             return PROBLEMS[self.reason].detail
         if self.name == SHADOW_LIMITED:
             return _SHADOW_LIMITED
+        if self.name == PREFLIGHT_OUTCOME:
+            return _PREFLIGHT
         if self.name != ALLOWED:
             return "The reason for this refusal is from another version."
         return _ADMITTED if self.group is OutcomeGroup.ADMITTED else _FAILED
