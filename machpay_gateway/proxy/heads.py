@@ -207,8 +207,8 @@ class RequestHead(Head):
             others.append(line)
             if kind == PROTOCOLS:
                 fields.append((name.lower(), value))
-                parts = split_protocols(value)
-                value = value if parts is None else parts[0]
+                protocols = split_protocols(value)
+                value = value if protocols is None else protocols[0]
             elif credentials.query is not None:
                 url = without_credential(value, credentials.query)
                 value = value if url is None else url

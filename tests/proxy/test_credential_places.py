@@ -148,6 +148,7 @@ async def test_a_websocket_has_its_credential_among_its_subprotocols() -> None:
             assert status_of(head) == status
             if status == 101:
                 sent = upstream.heads.pop()
+                assert sent.startswith(b"GET /v1/x HTTP/1.1\r\n")
                 assert fields_of(sent).get("sec-websocket-protocol") == forwarded
                 assert (secret.encode() in sent, fields_of(sent)["upgrade"]) == (False, ["websocket"])
                 assert fields_of(head)["sec-websocket-protocol"] == ["chat"]
