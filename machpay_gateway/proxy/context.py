@@ -73,17 +73,20 @@ class ProxyContext:
             brand=gateway.brand,
             credentials=trust.credentials,
         )
-        self.requests = RequestReader(fields)
         self.challenge = trust.credentials.challenge
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.options = settings.proxy
         self._options_by_route: dict[str, ProxySettings] = {}  # by a route's match
-        limits = [
-            self.options.max_body_bytes,
-            *(self.options_for(route).max_body_bytes for route in self.gate.policy.routes),
-        ]
-        self.smallest_body_limit = min((limit for limit in limits if limit), default=sys.maxsize)
+        every_option = [self.options, *(self.options_for(route) for route in self.gate.policy.routes)]
+        # The control plane, which gets a credential, must read it in the header that replaces its own.
+        replaces = trust.credentials.settings.takes_authorization and not any(
+            options.forward_credentials for options in every_option
+        )
+        self.requests = RequestReader(fields, replaces_headers=replaces)
+        self.smallest_body_limit = min(
+            (options.max_body_bytes for options in every_option if options.max_body_bytes), default=sys.maxsize
+        )
         self.cors = Cors.of(settings.cors, settings.routes, self.gate.policy)
         self.router = UpstreamRouter(settings.upstreams, control_plane, with_cors=self.cors is not None)
         self.has_control_plane = control_plane is not None

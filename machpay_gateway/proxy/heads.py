@@ -193,28 +193,16 @@ class RequestHead(Head):
         parts = None if credentials.query is None else split_query(query, credentials.query)
         if not elsewhere and parts is None:
             return self._complete(target, lines) or authorization
-        public = list(lines)
         headers = [b"Authorization: " + value for value in authorization]
         others: list[bytes] = []
-        fields: list[tuple[bytes, bytes]] = []
+        public = list(lines)
         for line, kind in elsewhere:
-            name, _, value = line.partition(b":")
-            value = value.strip(b" \t")
             if kind == CREDENTIAL:
                 headers.append(line)
-                fields.append((name.lower(), value))
-                continue
-            others.append(line)
-            if kind == PROTOCOLS:
-                fields.append((name.lower(), value))
-                protocols = split_protocols(value)
-                value = value if protocols is None else protocols[0]
-            elif credentials.query is not None:
-                url = without_credential(value, credentials.query)
-                value = value if url is None else url
-            if value:
-                public.append(name + b": " + value)
-        values = credentials.read(authorization, fields)
+            else:
+                others.append(line)
+                public += _without_secret(line, kind, credentials.query)
+        values = credentials.read(authorization, [_field(line) for line, kind in elsewhere if kind != REFERER])
         if parts is not None:
             query, tokens = parts
             if self.preflight_method is None or values:  # a preflight has the URL of the request that it announces
@@ -320,6 +308,26 @@ class RequestHead(Head):
         elif self._accepts_trailers:
             lines += b"Connection: TE\r\nTE: trailers\r\n"
         return lines
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    """Return the name, in lower case, and the value in a header *line*."""
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t")
+
+
+def _without_secret(line: bytes, kind: int, query: bytes | None) -> list[bytes]:
+    """Return the *line* of subprotocols, or of a Referer, without the credential in it; none if nothing is left."""
+    name, _, value = line.partition(b":")
+    value = value.strip(b" \t")
+    if kind == PROTOCOLS:
+        protocols = split_protocols(value)
+        rest = None if protocols is None else protocols[0]
+    else:
+        rest = None if query is None else without_credential(value, query)
+    if rest is None:
+        return [line]
+    return [name + b": " + rest] if rest else []
 
 
 class ResponseHead(Head):

@@ -6,6 +6,7 @@ that will not repeat, are not cached: those with a line that `HeaderFields` does
 
 from typing import TypeVar
 
+from machpay_gateway.core.decision.credential_reader import combine
 from machpay_gateway.proxy.framing import (
     MAX_HEAD_BYTES,
     MAX_LINES,
@@ -27,10 +28,16 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 class RequestReader:
     """Parses requests by the rules in *fields*. The *cache* is by head without Authorization."""
 
-    def __init__(self, fields: HeaderFields) -> None:
-        """Begin with an empty cache."""
+    def __init__(self, fields: HeaderFields, *, replaces_headers: bool = False) -> None:
+        """Begin with an empty cache.
+
+        With *replaces_headers*, a credential in a header of its own may be returned as one of Authorization, without
+        what is set aside of its head: nobody gets that header.
+        """
         self.fields = fields
         self.cache: dict[bytes, RequestHead] = {}
+        names = fields.credentials.settings.other_headers if replaces_headers else ()
+        self._others = tuple(b"\r\n%b: " % each.encode() for name in names for each in (name, name.lower()))
         # If Authorization holds no credential, it is a header like any other.
         self._authorizations = _AUTHORIZATIONS if fields.credentials.settings.takes_authorization else ()
 
@@ -47,6 +54,22 @@ class RequestReader:
         return _new(FramedRequest, (cached, (credential.strip(b" \t"),)))
 
     def _parse(self, head: bytes, rest: bytes, credential: bytes | None) -> FramedRequest | Fault:
+        if self._others and credential is None:
+            return self._read_other(head)
+        return self._parse_whole(head, rest, credential)
+
+    def _read_other(self, head: bytes) -> FramedRequest | Fault:
+        """Return the parsed *head*, whose credential may be in a header of its own; what is around it is cached."""
+        rest, token = _split_authorization(head, self._others)
+        cached = None if token is None or len(head) > MAX_HEAD_BYTES else self.cache.get(rest)
+        if cached is not None and token is not None and token.translate(None, NOT_IN_VALUES) == token:
+            return _new(FramedRequest, (cached, combine((), (token.strip(b" \t"),))))
+        request = self._parse_whole(head, head, None)
+        if token is not None and isinstance(request, FramedRequest) and request.authorization:
+            self._parse_whole(rest, rest, None)  # for the next request
+        return request
+
+    def _parse_whole(self, head: bytes, rest: bytes, credential: bytes | None) -> FramedRequest | Fault:
         request = read_request(head, self.fields)
         # Any other Authorization field is in the rest, which then is not cached.
         if isinstance(request, FramedRequest) and len(request.authorization) == (credential is not None):
