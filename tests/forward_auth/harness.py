@@ -29,6 +29,7 @@ from tests.redises.ports import HOST, free_port
 from tests.servers import serving
 
 CLIENT, NEIGHBOUR = "127.0.0.9", "127.0.0.8"  # all of 127.0.0.0/8 is this host
+ORIGIN = "https://app.example"
 MANY_SCOPES = ["skills:list", *(f"area-{number:02}:".ljust(128, "x") for number in range(99))]  # as long as can be
 _PATIENCE_SECONDS = 20
 
@@ -161,6 +162,8 @@ def running_rig(name: str) -> Iterator[Rig]:
             database=new_sqlite(Path(folder) / "machpay.db"),
             trusted_proxies=[HOST],
             tiers={"tiny": Tier("1/minute", 5)},
+            cors={"origins": [ORIGIN]},
+            credentials={"headers": ["Authorization", "X-API-Key"]},
             assertion=AssertionSettings(_key_file(Path(folder)), "https://gateway.test", "https://upstream.test"),
             scopes=MANY_SCOPES,
         )

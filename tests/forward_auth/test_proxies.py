@@ -8,7 +8,7 @@ import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.web.path import path_in
-from tests.forward_auth.harness import CLIENT, MANY_SCOPES, NEIGHBOUR, Rig, running_rig, without_gateway
+from tests.forward_auth.harness import CLIENT, MANY_SCOPES, NEIGHBOUR, ORIGIN, Rig, running_rig, without_gateway
 from tests.forward_auth.proxies import KINDS
 
 # Each proxy starts once, in one of the processes that tests run in.
@@ -147,6 +147,18 @@ def test_a_limit_becomes_a_429_with_retry_after(rig: Rig) -> None:
     assert answer.values("ratelimit")[0].startswith('"minute";r=0;')
     assert answer.values("ratelimit-policy")[0].startswith('"minute";q=1;')
     assert rig.upstream.seen == []
+
+
+@pytest.mark.parametrize("secret, status", [(None, 401), ("reader", 403), ("tiny", 429)])
+def test_scripts_can_read_refusals(rig: Rig, secret: str | None, status: int) -> None:
+    if secret == "tiny":
+        rig.call("GET /v1/skills", secret)
+    answer = rig.call("GET /v1/skills", secret, [("Origin", ORIGIN)])
+    assert (answer.status, answer.values("access-control-allow-origin")) == (status, [ORIGIN])
+    assert "Retry-After" in answer.values("access-control-expose-headers")[0]
+    assert answer.values("vary") == ["Origin"]
+    other = rig.call("GET /v1/skills", secret, [("Origin", "https://other.example")])
+    assert other.values("access-control-allow-origin") == []
 
 
 def test_unlisted_routes_are_not_found(rig: Rig) -> None:
