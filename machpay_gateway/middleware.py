@@ -32,6 +32,7 @@ from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import (
     Trust,
     is_trusted_proxy,
+    method_of,
     path_of,
     request_facts,
     request_facts_with_query,
@@ -252,7 +253,7 @@ class MachPayAuth:
 
     async def _serve_with_cors(self, cors: Cors, guarded: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or serve *guarded*: whoever responds, the response has the headers of CORS."""
-        origin, method = only_value(scope["headers"], b"origin"), scope["method"].upper()
+        origin, method = only_value(scope["headers"], b"origin"), method_of(scope)
         if method == "OPTIONS" and origin:
             began_at = perf_counter()
             facts = self._facts_of(scope, self.trust, self.gateway.request_ids)
