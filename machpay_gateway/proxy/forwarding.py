@@ -256,7 +256,7 @@ class Forwarder(UpstreamHandler):
         principal, self.admission, self.route = allowed
         self.principal = principal
         options = self._context.options_for(self.route)
-        head = self._upstream_head(with_credentials=options.forward_credentials)
+        head = self._head_with_credentials() if options.forward_credentials else self._upstream_head()
         self._forward(self._context.router.pool_for(principal), options, head)
 
     def _wrong_host(self, guard: PageGuard, *, is_ours: bool) -> str | None:
@@ -269,18 +269,18 @@ class Forwarder(UpstreamHandler):
         context = self._context
         if context.router.is_forward_auth(self.facts.path):
             return verbatim_head(raw, self.request, self._client.host, self._begin_trace())
-        set_aside = self.request.set_aside
-        start = b"" if set_aside is None else set_aside.as_came
-        return with_cookies(self._upstream_head(with_credentials=True, start=start), self.request.own_cookies)
+        return with_cookies(self._head_with_credentials(is_ours=True), self.request.own_cookies)
 
-    def _upstream_head(self, *, with_credentials: bool, start: bytes = b"") -> bytes:
+    def _head_with_credentials(self, *, is_ours: bool = False) -> bytes:
+        """Return the head with the credential as it came: all of it for our control plane, else what is in headers."""
+        set_aside = self.request.set_aside
+        if set_aside is None:
+            return self._upstream_head(self.facts.authorization)
+        start = set_aside.as_came if is_ours else set_aside.with_headers
+        return start + self._upstream_head().removeprefix(self.request.start)
+
+    def _upstream_head(self, authorization: tuple[bytes, ...] = ()) -> bytes:
         context, client = self._context, self._client
-        authorization: tuple[bytes, ...] = ()
-        if with_credentials:
-            if self.request.set_aside is None:
-                authorization = self.facts.authorization
-            else:  # the headers are forwarded as they came
-                start = start or self.request.set_aside.with_headers
         return upstream_head(
             self.request,
             forwarded_info(self.request, self._hops, client.scheme, is_trusted=client.is_trusted),
@@ -288,7 +288,6 @@ class Forwarder(UpstreamHandler):
             self.facts.request_id,
             context.gateway.brand,
             authorization=authorization,
-            start=start,
             assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
             trace=b"" if context.traces is None else self._begin_trace(),
         )
@@ -467,8 +466,7 @@ class Forwarder(UpstreamHandler):
         if head.is_special:
             start = self._special_head(head, is_open=is_open)
         else:
-            added = self._gateway_lines()
-            start = response_head(head, added, minor=request.minor, closes=self.closes, is_open=is_open)
+            start = response_head(head, self._gateway_lines(), minor=request.minor, closes=self.closes, is_open=is_open)
         client.transport.write(start + payload)
         if body is None:
             self._complete()

@@ -44,7 +44,7 @@ def forwarded_info(request: RequestHead, hops: Hops, scheme: bytes, *, is_truste
     return _new(ForwardedInfo, (hops, scheme, host))
 
 
-def upstream_head(  # noqa: PLR0913 - all that a request depends on
+def upstream_head(
     request: RequestHead,
     forwarded: ForwardedInfo,
     principal: Principal | Anonymous | None,
@@ -52,14 +52,12 @@ def upstream_head(  # noqa: PLR0913 - all that a request depends on
     brand: Brand,
     *,
     authorization: tuple[bytes, ...] = (),
-    start: bytes = b"",
     assertion: bytes = b"",
     trace: bytes = b"",
 ) -> bytes:
     """Return the head of *request* for the upstream, with the caller's *authorization* if that is forwarded.
 
-    *start* replaces the start of the request, if it is not empty. *assertion* is a signed statement about the caller,
-    *trace* the lines of the trace context.
+    *assertion* is a signed statement about the caller, *trace* the lines of the trace context.
     """
     hops, scheme, host = forwarded
     added = gateway_lines(principal, hops, scheme, request.host, host, request.minor, brand.header_prefix)
@@ -68,7 +66,7 @@ def upstream_head(  # noqa: PLR0913 - all that a request depends on
         end += b"%b: %b\r\n" % (brand.assertion_header.encode(), assertion)
     for value in authorization:
         end += b"Authorization: %b\r\n" % value
-    return b"".join((start or request.start, added, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
+    return b"".join((request.start, added, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
 
 
 def with_cookies(head: bytes, cookies: tuple[bytes, ...]) -> bytes:
