@@ -12,11 +12,13 @@ from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 
 from machpay_gateway.core.brand import MACHPAY
+from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.problem import PROBLEMS, challenge_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import missing_scopes, parse_scope_expression
+from machpay_gateway.web.request_facts import refuse_instead
 
 __all__ = ["current_principal"]
 
@@ -44,17 +46,20 @@ async def current_principal(
         raise ConfigurationError("No MachPayAuth guards this application: app.add_middleware(MachPayAuth)")
     principal: Principal | None = connection.scope["machpay"]
     if principal is None:
-        raise _refusal(connection, Reason.MISSING_CREDENTIALS, ())
-    if missing := missing_scopes(parse_scope_expression(security_scopes.scopes), principal.scopes):
-        raise _refusal(connection, Reason.INSUFFICIENT_SCOPE, missing)
+        raise _refusal(connection, Denied(Reason.MISSING_CREDENTIALS, "the application requires a caller"))
+    required = parse_scope_expression(security_scopes.scopes)
+    if missing := missing_scopes(required, principal.scopes):
+        detail = f"the application needs {required}"
+        raise _refusal(connection, Denied(Reason.INSUFFICIENT_SCOPE, detail, principal=principal, missing=missing))
     return principal
 
 
-def _refusal(
-    connection: HTTPConnection, reason: Reason, missing: tuple[str, ...]
-) -> HTTPException | WebSocketException:
-    row = PROBLEMS[reason]
-    if connection.scope["type"] == "websocket":
-        return WebSocketException(row.close_code, str(reason))
-    challenge = challenge_for(row, missing, MACHPAY.realm).decode()
+def _refusal(connection: HTTPConnection, denied: Denied) -> HTTPException | WebSocketException:
+    """Return the exception that ends the request; the middleware sends the response to *denied* in its place."""
+    scope = connection.scope
+    refuse_instead(scope, denied)
+    row = PROBLEMS[denied.reason]
+    if scope["type"] == "websocket":
+        return WebSocketException(row.close_code, str(denied.reason))
+    challenge = challenge_for(row, denied.missing, MACHPAY.realm).decode()
     return HTTPException(row.status, row.detail, {"WWW-Authenticate": challenge})

@@ -16,6 +16,7 @@ from machpay_gateway.core.decision.restored_records import RestoredRecords
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
 from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.scopes import DefinedScopes
 from machpay_gateway.gate import Gate
 from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Settings
@@ -151,6 +152,7 @@ class Gateway:
     lifecycle: Lifecycle
     # What decides about requests.
     policy: Policy
+    scopes: DefinedScopes
     gate: Gate
     restored: RestoredRecords
     shedder: LoadShedder

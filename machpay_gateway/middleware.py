@@ -21,10 +21,11 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.admission import UNCOUNTED, Lease, abandon
 from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
-from machpay_gateway.gate import PendingAdmission, PendingIdentity
+from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
+from machpay_gateway.web.application_scopes import ApplicationScopes
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers, sending_cors
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
@@ -81,6 +82,7 @@ class MachPayAuth:
         self.app = app
         self.config_error: ConfigurationError | None = None
         self._detour: _Detour | None = None  # serves HTTP requests instead, where the settings need more than usual
+        self._refusals: dict[int, tuple[RequestFacts, Denied]] = {}  # by the application, until its response begins
         try:
             gateway = gateway or ConfiguredGateway(**options)
             self.trust = _trust_of(gateway, trust)
@@ -88,6 +90,7 @@ class MachPayAuth:
             self._facts_of = request_facts if is_in_headers else request_facts_with_query
             self._problem_pages = problem_pages(gateway.brand)
             self.use_gateway(gateway)
+            self.gateway.scopes.include(ApplicationScopes(app).names)
             self._warn()
         except ConfigurationError as exc:
             if not _inside_event_loop():
@@ -105,7 +108,8 @@ class MachPayAuth:
     def use_gateway(self, gateway: Gateway) -> None:
         """Decide by *gateway* from the next request on."""
         self.gateway = gateway
-        self._streams = StreamWatch(gateway.gate.recheck)
+        self._gate = _gate_for(gateway, self.app)
+        self._streams = StreamWatch(self._gate.recheck)
         self._detour = None
         if (cors := Cors.of(gateway.settings.cors, gateway.settings.routes, gateway.policy)) is not None:
             # A copy without a detour: who has CORS off pays nothing for it.
@@ -122,19 +126,20 @@ class MachPayAuth:
         began_at = perf_counter()
         gateway = self.gateway
         facts = self._facts_of(scope, self.trust, gateway.request_ids)
-        decision = gateway.gate.decide_nowait(facts)
+        gate = self._gate
+        decision = gate.decide_nowait(facts)
         admission_began_at: float | None = None
         if isinstance(decision, PendingAdmission):
             # Awaited here, as in `Gate.decide`: each coroutine in between would cost 1 % of the throughput.
             pending, admission_began_at = decision, perf_counter()
             try:
-                decision = gateway.gate.apply_answer(pending, await pending.answer)
+                decision = gate.apply_answer(pending, await pending.answer)
             except asyncio.CancelledError:
                 abandon(pending.answer)
                 raise
         if isinstance(decision, PendingIdentity):
             decision, admission_began_at = (
-                await gateway.gate.resolve(decision),
+                await gate.resolve(decision),
                 None,
             )  # the gate measures the limiter itself
         decided_at = perf_counter()
@@ -163,10 +168,20 @@ class MachPayAuth:
         added = response_headers(admission, facts.request_id, gateway.legacy_headers)
         streams = self._streams
         stream: OpenStream | None = None
+        refusals = self._refusals
 
         def send_response(message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912 - one straight line
             """Send *message* with our headers added. Not a coroutine: that would cost 2 % of the throughput."""
             nonlocal began, held, send, status, stream
+            if refusals and id(facts) in refusals and began is not None:
+                (_, denied), send_on = refusals.pop(id(facts)), send
+                send = _discard  # the response that the application has begun
+                if held is not None:
+                    held.release()
+                    held = None
+                refused_at, began = began, None
+                denied = replace(denied, route=route)
+                return self._refuse(scope, _connected, send_on, facts, denied, record=record, began_at=refused_at)
             step = message["type"]
             opens = False
             if step == "http.response.body":
@@ -220,6 +235,7 @@ class MachPayAuth:
                     machpay=caller,
                     machpay_facts=facts,
                     machpay_admission=admission or UNCOUNTED,
+                    machpay_refusals=refusals,
                     auth=principal,
                     user=principal,
                 ),
@@ -240,6 +256,8 @@ class MachPayAuth:
                 streams.discard(stream)
             if held is not None:  # after an error, a cancellation or a disconnect; releasing awaits nothing
                 held.release()
+            if refusals:
+                refusals.pop(id(facts), None)
             if began is not None:
                 record(principal, route, outcome, status or default_status, began)
 
@@ -335,6 +353,26 @@ def _trust_of(gateway: Gateway, trust: Trust | None) -> Trust:
     if trust is None:
         return gateway.trust
     return trust if trust.credentials == credentials else replace(trust, credentials=credentials)
+
+
+async def _discard(_message: Message) -> None:
+    """Send nothing."""
+
+
+async def _connected() -> Message:
+    """Return what the application has received already."""
+    return {"type": "websocket.connect"}
+
+
+def _gate_for(gateway: Gateway, app: ASGIApp) -> Gate:
+    """Return the gate of *gateway*, which knows what the routes of *app* require.
+
+    It refuses a caller who lacks their scopes as one who lacks those of the policy, before anything is spent.
+    """
+    application = ApplicationScopes(app)
+    if not application.has_certain_requirements:
+        return gateway.gate
+    return gateway.gate.with_policy(gateway.policy.for_application(application))
 
 
 async def _fail(error: ConfigurationError, scope: Scope, receive: Receive, send: Send) -> NoReturn:

@@ -217,13 +217,13 @@ class _Router:
 
     def __init__(self, branches: _Branches, app: ASGIApp, leases: Resource) -> None:
         self._branches = branches
-        self._app = app
+        self.app = app
         self._leases = leases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
         if scope["type"] == "lifespan":
-            await run_lifespan(self._app, scope, receive, send, self._leases)
+            await run_lifespan(self.app, scope, receive, send, self._leases)
             return
         # The path that was authorized, not one that is parsed again.
         own = self._branches.app_for(facts_of(scope).path or "")
@@ -234,7 +234,7 @@ class _Router:
         if own is not None:
             await own(_with_stripped_values(scope), receive, send)
             return
-        await self._app(_without_our_cookies(scope), receive, _setting_none_of_our_cookies(send))
+        await self.app(_without_our_cookies(scope), receive, _setting_none_of_our_cookies(send))
 
 
 def _with_stripped_values(scope: Scope) -> Scope:

@@ -87,7 +87,7 @@ def _openapi_endpoint(gateway: Gateway) -> Endpoint:
         takes_reports, credentials = gateway.reports is not None, gateway.settings.credentials
         return orjson.dumps(
             openapi_document(
-                gateway.policy.scopes, takes_reports=takes_reports, credentials=credentials, brand=gateway.brand
+                tuple(gateway.scopes), takes_reports=takes_reports, credentials=credentials, brand=gateway.brand
             )
         )
 

@@ -48,8 +48,8 @@ class AdminRequest:
 
     def body(self, model: type[T], current_scopes: frozenset[str] = frozenset()) -> T:
         """Return the body as a *model*. An update may keep the record's *current_scopes*. Raises ProblemError."""
-        known_scopes = frozenset(self.gateway.policy.scopes)
-        return parse_body(self.raw_body, model, ValidationContext(self.caller, known_scopes, self.now, current_scopes))
+        context = ValidationContext(self.caller, self.gateway.scopes, self.now, current_scopes)
+        return parse_body(self.raw_body, model, context)
 
     @property
     def oauth_clients(self) -> OAuthClients:

@@ -34,6 +34,7 @@ from machpay_gateway.core.keys.validation import (
 from machpay_gateway.core.network.address import parse_network
 from machpay_gateway.core.oauth.client import GRANT_TYPES, validate_client_scopes
 from machpay_gateway.core.oauth.redirect_uri import MAX_URI, MAX_URIS, validate_redirect_uris
+from machpay_gateway.core.scopes import DefinedScopes
 from machpay_gateway.core.text import mask_secrets, parse_moment, quote_value
 from machpay_gateway.core.usage.counters import MAX_BUCKETS
 
@@ -49,7 +50,7 @@ class ValidationContext:
     """What fields are validated against. *current_scopes* are those of the record that is updated."""
 
     caller: Caller
-    known_scopes: frozenset[str]
+    known_scopes: DefinedScopes
     now: float
     current_scopes: frozenset[str] = frozenset()
 

@@ -3,9 +3,10 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Unpack
+from functools import partial
+from typing import Literal, Unpack
 
 from machpay_gateway.assembly.adapters import (
     assertions_for,
@@ -21,6 +22,7 @@ from machpay_gateway.assembly.adapters import (
     tokens_for,
     traces_for,
 )
+from machpay_gateway.assembly.application import scopes_of
 from machpay_gateway.assembly.cache_size import default_cache_size
 from machpay_gateway.assembly.opened import OpenedStore
 from machpay_gateway.core.decision.credential_reader import CredentialReader
@@ -31,6 +33,7 @@ from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.keys.ports import ChangedRecord
 from machpay_gateway.core.limits.load_shedder import PROBE_SECONDS, LoadShedder
 from machpay_gateway.core.limits.rate import parse_rate
+from machpay_gateway.core.scopes import DefinedScopes, ScopeSetting
 from machpay_gateway.gate import Gate
 from machpay_gateway.gateway import Gateway, Lifecycle
 from machpay_gateway.log_throttle import LogThrottle
@@ -82,6 +85,9 @@ class ConfiguredGateway(Gateway):
         """
         settings = settings or load_settings(options)
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
+        scopes = defined_scopes(settings, policy)
+        if workers == 0 and settings.application is not None:
+            scopes.include(partial(scopes_of, settings.application))
         hosts = settings.page_hosts
         store = store_for(settings)
         opened = OpenedStore(store)
@@ -117,7 +123,7 @@ class ConfiguredGateway(Gateway):
             if settings.oauth is not None:
                 await services.oauth_clients.remove_unused(settings.oauth.registration_days)
 
-        services = LazyServices(settings, policy, store, limiter, signing, tokens, proofs, invalidate)
+        services = LazyServices(settings, policy, scopes, store, limiter, signing, tokens, proofs, invalidate)
         recorder = UsageRecorder(opened, seconds=settings.usage_seconds, clean_up=clean_up, tiers=settings.tiers)
         opened.lifecycle = lifecycle = Lifecycle(
             store,
@@ -133,6 +139,7 @@ class ConfiguredGateway(Gateway):
             settings=settings,
             lifecycle=lifecycle,
             policy=policy,
+            scopes=scopes,
             gate=Gate(
                 policy,
                 keys=key_cache,
@@ -185,6 +192,15 @@ def _restored_log() -> Callable[[int], None]:
         )
 
     return log
+
+
+def defined_scopes(settings: Settings, policy: Policy) -> DefinedScopes:
+    """Return the scopes that the *settings* and the routes of the *policy* define."""
+    form: Literal["table", "list", "none"] = "none"
+    if settings.scopes:
+        form = "table" if isinstance(settings.scopes, Mapping) else "list"
+    setting = ScopeSetting(settings.file, form, has_application=settings.application is not None)
+    return DefinedScopes(policy.scopes, setting)
 
 
 def with_own_routes(gateway: Gateway, own_routes: OwnRoutes) -> Gateway:

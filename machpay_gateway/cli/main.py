@@ -1,6 +1,7 @@
 """The root command with all groups, and how errors and interrupts end it."""
 
 import io
+import re
 import sys
 from collections import UserDict
 from importlib import import_module
@@ -49,7 +50,7 @@ class Root(click.Group):
             return super().invoke(ctx)
         except GatewayError as exc:
             # A settings error has one line for each mistake; align them.
-            raise click.ClickException(describe_error(exc).replace("\n", "\n       ")) from exc
+            raise click.ClickException(re.sub(r"\n(?!\n)", "\n       ", describe_error(exc))) from exc
         except (KeyboardInterrupt, click.Abort):
             click.echo(err=True)  # closes the terminal's ^C
             raise click.exceptions.Exit(_INTERRUPTED) from None

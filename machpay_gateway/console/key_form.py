@@ -18,6 +18,7 @@ from machpay_gateway.core.keys.validation import (
     validate_scopes,
 )
 from machpay_gateway.core.network.address import parse_network
+from machpay_gateway.core.scopes import DefinedScopes
 from machpay_gateway.core.text import mask_secrets, quote_value
 
 _DATETIME_LOCAL = "%Y-%m-%dT%H:%M:%S"  # the value of an <input type="datetime-local">
@@ -73,7 +74,7 @@ class KeyForm:
         """Return the expiry in seconds since the epoch, None for never. Raises InputError."""
         return _parse_datetime(self.expires) if self.expires else None
 
-    def validate(self, defined_scopes: Collection[str], now: float, *, current_expiry: str | None = None) -> None:
+    def validate(self, defined_scopes: DefinedScopes, now: float, *, current_expiry: str | None = None) -> None:
         """Collect all errors. An expiry that is still the *current_expiry* of the key may be in the past."""
         with self.errors.collect("name"):
             validate_name(self.name)

@@ -55,7 +55,7 @@ async def new(request: PageRequest) -> Response:
 async def create(request: PageRequest) -> Response:
     """Create a key, and show its secret once."""
     form = KeyForm.from_form(request.form)
-    form.validate(request.gateway.policy.scopes, request.now)
+    form.validate(request.gateway.scopes, request.now)
     if form.errors:
         return _new_page(request, form, HTTPStatus.UNPROCESSABLE_ENTITY)
     try:
@@ -87,7 +87,7 @@ async def update(request: PageRequest) -> Response:
     """Change the key's settings, unless they changed since the form was rendered (optimistic locking)."""
     record, form = await request.load_key(request.id), KeyForm.from_form(request.form)
     current = KeyForm.from_record(record)
-    defined_scopes = {*request.gateway.policy.scopes, *record.scopes.names}
+    defined_scopes = request.gateway.scopes.plus(record.scopes.names)
     form.validate(defined_scopes, request.now, current_expiry=current.expires)
     version = request.form.text("version")
     if form.errors:
@@ -172,7 +172,7 @@ def _new_page(request: PageRequest, form: KeyForm, status: int = HTTPStatus.OK) 
         "key_new.html",
         status,
         form=form,
-        choices=scope_choices(request.gateway.policy.scopes, form.scopes),
+        choices=scope_choices(request.gateway.scopes, form.scopes),
         checks=_check_addresses(request, form),
         environments=ENVIRONMENTS,
         once=random_value(),
@@ -191,7 +191,7 @@ def _key_page(
         version=version or record.version,
         state=record.status(request.now),
         form=form,
-        choices=scope_choices(request.gateway.policy.scopes, form.scopes),
+        choices=scope_choices(request.gateway.scopes, form.scopes),
         checks=_check_addresses(request, form),
         grace_periods=GRACE_PERIODS,
         once=random_value(),

@@ -18,6 +18,7 @@ from machpay_gateway.core.oauth.client import (
     validate_grant_types,
 )
 from machpay_gateway.core.oauth.redirect_uri import MAX_URIS, RedirectError, validate_redirect_uris
+from machpay_gateway.core.scopes import DefinedScopes
 
 CONFIDENTIAL, PUBLIC = "confidential", "public"
 CLIENT_TYPES = {
@@ -98,7 +99,7 @@ class OAuthClientForm:
         """The redirect URIs one by one: no URI contains white space."""
         return self.redirect_uris.split()
 
-    def validate(self, grantable: Collection[str]) -> None:
+    def validate(self, grantable: DefinedScopes) -> None:
         """Collect all errors. *grantable* are the scopes that OAuth clients may have."""
         with self.errors.collect("name"):
             validate_name(self.name)

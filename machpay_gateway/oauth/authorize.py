@@ -162,7 +162,7 @@ class Authorization:
         target = find_redirect_target(parameters, client)
         if isinstance(target, str) or client is None:
             return self._pages.error(str(target))
-        request = parse_authorization_request(parameters, client, target, self._settings, self._gateway.policy.scopes)
+        request = parse_authorization_request(parameters, client, target, self._settings, self._gateway.scopes)
         cookie = self._session.read(http)
         user = await self._gateway.users.signed_in(cookie) if cookie else None
         if isinstance(request, OAuthRefusal):

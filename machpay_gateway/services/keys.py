@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_key_change
+from machpay_gateway.core.accounts.management import ManagementAction, Manager, check_creation, check_key_change
 from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
@@ -45,6 +45,7 @@ from machpay_gateway.core.keys.validation import (
     validate_tier,
 )
 from machpay_gateway.core.limits.rate import Tier
+from machpay_gateway.core.scopes import DefinedScopes, Scopes
 from machpay_gateway.core.text import format_moment, quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 from machpay_gateway.services.optimistic_locking import (
@@ -89,7 +90,7 @@ class Keys:
         brand: Brand = MACHPAY,
     ) -> None:
         self._store = store
-        self._known_scopes = frozenset(scopes)
+        self._known_scopes = DefinedScopes.of(scopes)
         self._tiers = tiers
         has_cap = any(tier.max_keys is not None for tier in tiers.values())
         self._cap = KeyCap(tiers) if has_cap else None
@@ -130,7 +131,7 @@ class Keys:
             owner=validate_owner(owner),
             environment=environment,
             tier="",  # it is the account's, and the store fills it in
-            scopes=validate_scopes(scopes, self._known_scopes),
+            scopes=self._validated_scopes(scopes, actor),
             allowed_ips=validate_networks(allowed_ips),
             created_at=now,
             secrets=(_secret_record(secret, now),),
@@ -199,7 +200,7 @@ class Keys:
                 record if own_tier is UNCHANGED else record.with_own_tier(self._validated_tier(own_tier)),
                 name=record.name if name is UNCHANGED else validate_name(name),
                 owner=record.owner if owner is UNCHANGED else validate_owner(owner),
-                scopes=record.scopes if scopes is UNCHANGED else validate_scopes(scopes, self._known_scopes),
+                scopes=record.scopes if scopes is UNCHANGED else self._validated_scopes(scopes, actor),
                 allowed_ips=record.allowed_ips if allowed_ips is UNCHANGED else validate_networks(allowed_ips),
                 expires_at=record.expires_at if expires_at is UNCHANGED else validate_expiry(expires_at, self._clock()),
                 metadata=record.metadata if metadata is UNCHANGED else validate_metadata(metadata),
@@ -288,6 +289,9 @@ class Keys:
             return SecretInspection(environment)
         is_current = hmac.compare_digest(record.secrets[0].digest, digest)
         return SecretInspection(environment, record, "current" if is_current else "previous")
+
+    def _validated_scopes(self, names: Collection[str], actor: Actor) -> Scopes:
+        return validate_scopes(names, self._known_scopes, for_operator=not isinstance(actor, Manager))
 
     def _validated_tier(self, tier: str | None) -> str | None:
         return None if tier is None else validate_tier(tier, self._tiers)

@@ -13,6 +13,7 @@ from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.ports import TokenVerifier
 from machpay_gateway.core.limits.ports import Limiter
+from machpay_gateway.core.scopes import DefinedScopes
 from machpay_gateway.services.optimistic_locking import Invalidate
 from machpay_gateway.settings import Settings
 from machpay_gateway.settings.console import IDLE_MINUTES
@@ -34,6 +35,7 @@ class LazyServices:
 
     settings: Settings
     policy: Policy
+    scopes: DefinedScopes
     store: "Store"
     limiter: Limiter
     signing: "TokenSigner"
@@ -48,7 +50,7 @@ class LazyServices:
 
         return Keys(
             self.store,
-            scopes=self.policy.scopes,
+            scopes=self.scopes,
             tiers=self.policy.tiers,
             clock=time.time,
             entropy=os.urandom,
@@ -95,7 +97,7 @@ class LazyServices:
 
         return OAuthClients(
             self.store,
-            scopes=self.policy.scopes,
+            scopes=self.scopes,
             clock=time.time,
             entropy=os.urandom,
             invalidate=self.invalidate,
@@ -142,7 +144,7 @@ class LazyServices:
             revocation=self.revocation,
             signer=self.signing,
             proofs=self.proofs,
-            scopes=self.policy.scopes,
+            scopes=self.scopes,
             clock=time.time,
             entropy=os.urandom,
             brand=self.settings.brand,

@@ -1,10 +1,10 @@
 """The use cases on OAuth clients, shared by the admin API, the Console and the command line."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from machpay_gateway.core.accounts.management import ManagementAction, check_creation, check_scopes
+from machpay_gateway.core.accounts.management import ManagementAction, Manager, check_creation, check_scopes
 from machpay_gateway.core.brand import MACHPAY, Brand
 from machpay_gateway.core.errors import InputError, StateError
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
@@ -32,6 +32,7 @@ from machpay_gateway.core.oauth.client import (
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
 from machpay_gateway.core.oauth.ports import ClientStore
 from machpay_gateway.core.oauth.redirect_uri import validate_redirect_uris
+from machpay_gateway.core.scopes import DefinedScopes, Scopes
 from machpay_gateway.core.text import quote_value
 from machpay_gateway.core.unchanged import UNCHANGED, Unchanged
 from machpay_gateway.services.optimistic_locking import (
@@ -58,14 +59,14 @@ class OAuthClients:
         self,
         store: ClientStore,
         *,
-        scopes: Collection[str],
+        scopes: Iterable[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         invalidate: Invalidate,
         brand: Brand = MACHPAY,
     ) -> None:
         self._store = store
-        self.grantable = frozenset(scopes) - NEVER_GRANTED
+        self.grantable = DefinedScopes.of(scopes).without(NEVER_GRANTED)
         self._clock = clock
         self._entropy = entropy
         self._brand = brand
@@ -106,6 +107,7 @@ class OAuthClients:
             is_public=is_public,
             requires_pkce=requires_pkce,
             binds_tokens=binds_tokens,
+            actor=actor,
         )
         check_creation(actor, client)
         await self._store.add_client(client, _creation(client, actor), idempotency_name)
@@ -137,6 +139,7 @@ class OAuthClients:
             is_public=is_public,
             binds_tokens=binds_tokens,
             is_self_registered=True,
+            actor=actor,
         )
         if not await self._store.register_client(client, max_clients, _creation(client, actor)):
             return None
@@ -203,7 +206,7 @@ class OAuthClients:
             wanted = replace(
                 client,
                 name=client.name if name is UNCHANGED else validate_name(name),
-                scopes=client.scopes if scopes is UNCHANGED else validate_client_scopes(scopes, self.grantable),
+                scopes=client.scopes if scopes is UNCHANGED else self._validated_scopes(scopes, actor),
                 redirect_uris=client.redirect_uris
                 if redirect_uris is UNCHANGED
                 else validate_redirect_uris(redirect_uris),
@@ -308,6 +311,7 @@ class OAuthClients:
         requires_pkce: bool = True,
         binds_tokens: bool,
         is_self_registered: bool = False,
+        actor: Actor,
     ) -> tuple[OAuthClient, str | None]:
         now, uris = self._clock(), validate_redirect_uris(redirect_uris)
         kinds = validate_grant_types(
@@ -321,7 +325,7 @@ class OAuthClients:
             environment=environment,
             tier="",  # it is the account's, and the store fills it in
             redirect_uris=uris,
-            scopes=validate_client_scopes(scopes, self.grantable),
+            scopes=self._validated_scopes(scopes, actor),
             grant_types=kinds,
             created_at=now,
             secrets=() if secret is None else (_secret_record(secret, now),),
@@ -331,6 +335,9 @@ class OAuthClients:
             is_self_registered=is_self_registered,
         )
         return client, secret
+
+    def _validated_scopes(self, names: Collection[str], actor: Actor) -> Scopes:
+        return validate_client_scopes(names, self.grantable, for_operator=not isinstance(actor, Manager))
 
     def _mint_secret(self) -> str:
         return mint(OpaqueTokenKind.CLIENT_SECRET, self._entropy(ENTROPY_BYTES), self._brand.tag)

@@ -3,7 +3,7 @@
 The rules are in `core.oauth.token_request`. Each step returns its result, or the `OAuthRefusal` that ends the request.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ from machpay_gateway.core.oauth.token_request import (
     requested_access,
     requested_grant_type,
 )
-from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.scopes import DefinedScopes, Scopes
 from machpay_gateway.services.consents import Consents
 from machpay_gateway.services.revocation import Revocation
 
@@ -82,7 +82,7 @@ class TokenIssuance:
         revocation: Revocation,
         signer: TokenSigner,
         proofs: DPoPProofs,
-        scopes: Collection[str],
+        scopes: Iterable[str],
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         brand: Brand = MACHPAY,
@@ -93,7 +93,7 @@ class TokenIssuance:
         self._revocation = revocation
         self._signer = signer
         self._proofs = proofs
-        self._scopes = frozenset(scopes)
+        self._scopes = DefinedScopes.of(scopes)
         self._clock = clock
         self._entropy = entropy
         self._brand = brand

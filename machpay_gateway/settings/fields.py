@@ -26,7 +26,7 @@ from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream, parse_origin
 from machpay_gateway.core.network.url import without_user
 from machpay_gateway.core.oauth.settings import OAuthSettings
-from machpay_gateway.core.scopes import check_scope_name
+from machpay_gateway.core.scopes import check_configured_scope
 from machpay_gateway.core.usage.counters import MINUTE
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
@@ -37,6 +37,7 @@ from machpay_gateway.settings.tables import Report, parse_table, unknown_setting
 Reader = Callable[[object, SettingPath, Report], object]
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_APPLICATION = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*(\(\))?")
 _PREFIX = re.compile(r"[A-Za-z0-9._:-]{1,32}")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _LIMITS = {"rate", "quota"}
@@ -196,14 +197,34 @@ def _proxy_network(text: object) -> str:
     return normalized
 
 
-def _scopes(value: object, path: SettingPath, report: Report) -> tuple[str, ...]:
-    names = _as_list(value)
-    for index, name in enumerate(names):
+def _scopes(value: object, path: SettingPath, report: Report) -> tuple[str, ...] | Mapping[str, str]:
+    """Return the names in a list, or those in a table with what each allows."""
+    names = list(value.items()) if isinstance(value, Mapping) else [*enumerate(_as_list(value))]
+    for place, content in names:
         try:
-            check_scope_name(str(name))
+            if isinstance(value, Mapping):
+                _check_scope(str(place), content)
+            else:
+                check_configured_scope(str(content))
         except ConfigurationError as exc:
-            report((*path, index), str(exc))
-    return tuple(str(name) for name in names)
+            report((*path, place), str(exc))
+    if isinstance(value, Mapping):
+        return {str(name): str(description).strip() for name, description in names}
+    return tuple(str(name) for _, name in names)
+
+
+def _check_scope(name: str, description: object) -> None:
+    check_configured_scope(name)
+    if not isinstance(description, str) or not description.strip():
+        raise ConfigurationError(
+            f'{description!r} does not say what the scope allows: write "{name}" = "What it allows"'
+        )
+
+
+def _application(value: object, _path: SettingPath, _report: Report) -> str | None:
+    if value is not None and not (isinstance(value, str) and _APPLICATION.fullmatch(value)):
+        raise ConfigurationError(f'{value!r} is not a module and the name of an application in it, as in "main:app"')
+    return value
 
 
 def _environments(value: object, _path: SettingPath, _report: Report) -> tuple[str, ...]:
@@ -339,6 +360,7 @@ FIELDS: Mapping[str, Reader] = {
     "unlisted_routes": _one_of("deny", "authenticated"),
     "environments": _environments,
     "scopes": _scopes,
+    "application": _application,
     "trusted_proxies": _networks,
     "client_ip_header": _header,
     "credentials": _table_of(CredentialSettings),

@@ -45,7 +45,8 @@ class Settings:
     anonymous: AnonymousLimits | None = None
     unlisted_routes: Unlisted = "authenticated"
     environments: tuple[str, ...] = ENVIRONMENTS
-    scopes: tuple[str, ...] = ()
+    scopes: tuple[str, ...] | Mapping[str, str] = ()  # in a table, with what each allows
+    application: str | None = None
     trusted_proxies: Allowlist | None = None
     client_ip_header: str = "X-Forwarded-For"
     credentials: CredentialSettings = field(default_factory=CredentialSettings)
@@ -72,6 +73,7 @@ class Settings:
     traces: bool = False
     usage_seconds: float = 5.0
     brand: Brand = MACHPAY
+    file: Path = field(default=Path("machpay.toml"), repr=False)  # the settings file, which need not exist
 
     @property
     def page_hosts(self) -> PageHosts | None:
@@ -118,7 +120,8 @@ class Options(TypedDict, total=False):
     anonymous: AnonymousLimits | None
     unlisted_routes: Unlisted
     environments: Sequence[str]
-    scopes: Sequence[str]
+    scopes: Sequence[str] | Mapping[str, str]
+    application: str | None
     trusted_proxies: Sequence[str]
     client_ip_header: str
     credentials: CredentialSettings | Mapping[str, str | Sequence[str] | bool | None]

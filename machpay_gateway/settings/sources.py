@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from machpay_gateway.core.decision.policy import find_route_mistakes
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.scopes import KNOWN_SCOPES, similar_scope
 from machpay_gateway.settings.fields import FIELDS, read_fields
 from machpay_gateway.settings.lines import SettingPath, line_of, lines_of
 from machpay_gateway.settings.model import Options, Settings
@@ -84,7 +85,7 @@ def load_settings(
     mistakes: list[SettingMistake] = []
     python = _Source(values, lambda path, message: SettingMistake(0, f"{_dotted(path)}: {message}"))
     sources = [_file(config, mistakes), _environment(environ, mistakes), python]
-    return _load([source.without(without) for source in sources], mistakes)
+    return _load([source.without(without) for source in sources], mistakes, Path(config or DEFAULT_FILE))
 
 
 def check_file(path: Path) -> list[str]:
@@ -96,16 +97,20 @@ def check_file(path: Path) -> list[str]:
     return []
 
 
-def _load(sources: Iterable[_Source], mistakes: list[SettingMistake]) -> Settings:
+def _load(sources: Iterable[_Source], mistakes: list[SettingMistake], file: Path) -> Settings:
     merged = _Merged()
     for source in sources:
         merged.take(_with_secrets(source, mistakes))
     read = read_fields(merged.values, (), lambda path, text: mistakes.append(merged.describe(path, text)))
     routes, issuers = _drop_invalid(read, "routes"), _drop_invalid(read, "issuers")
-    settings = Settings(**read)
-    for path, text in chain(
-        _wrong_routes(routes, settings), _wrong_issuers(issuers, settings), _wrong_credentials(settings)
-    ):
+    settings = Settings(**read, file=file)
+    wrong = (
+        _wrong_routes(routes, settings),
+        _misspelled_scopes(routes, settings),
+        _wrong_issuers(issuers, settings),
+        _wrong_credentials(settings),
+    )
+    for path, text in chain.from_iterable(wrong):
         mistakes.append(merged.describe(path, text))
     if mistakes:
         raise ConfigurationError(
@@ -144,6 +149,19 @@ def _wrong_credentials(settings: Settings) -> Iterator[tuple[SettingPath, str]]:
 def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
     for index, text in find_route_mistakes(settings.routes, settings.tiers, settings.anonymous):
         yield ("routes", indexes[index]), text
+
+
+def _misspelled_scopes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
+    """Yield the scopes of routes that are not in the table of scopes, but very like one that is."""
+    if not isinstance(settings.scopes, Mapping):
+        return  # a list is of what keys may hold besides the scopes of routes
+    for index, route in zip(indexes, settings.routes, strict=True):
+        for name in sorted({name for names in route.requires.alternatives for name in names}):
+            if name not in KNOWN_SCOPES and (similar := similar_scope(name, settings.scopes)):
+                yield (
+                    ("routes", index, "scopes"),
+                    f'{name!r} is not in [scopes]; did you mean {similar!r}? Else add: "{name}" = "What it allows"',
+                )
 
 
 def _wrong_issuers(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:

@@ -16,6 +16,7 @@ from machpay_gateway.core.decision.credential_reader import (
     without_credential,
 )
 from machpay_gateway.core.decision.credential_settings import PROTOCOL_PREFIX
+from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.keys.audit import Actor, ActorKind
 from machpay_gateway.core.network.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
@@ -192,6 +193,13 @@ def facts_of(scope: Mapping[str, Any]) -> RequestFacts:
     """Return the facts of a request that the middleware has passed on."""
     facts: RequestFacts = scope["machpay_facts"]
     return facts
+
+
+def refuse_instead(scope: Mapping[str, Any], denied: Denied) -> None:
+    """Have the middleware send the response to *denied* in place of the one that the application begins with."""
+    facts = facts_of(scope)
+    # Kept with the facts: the id of what is collected may be used again.
+    scope["machpay_refusals"][id(facts)] = facts, denied
 
 
 def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:

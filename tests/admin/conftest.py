@@ -153,7 +153,7 @@ def places(response: Response) -> list[str]:
 
 
 @asynccontextmanager
-async def serving_api(application: ASGIApp = ok, **options: Unpack[Options]) -> AsyncIterator[Api]:
+async def serving_api(application: ASGIApp = ok, /, **options: Unpack[Options]) -> AsyncIterator[Api]:
     """Serve the key API beside *application*, in memory unless *options* say otherwise."""
     defaults: Options = {"database": "memory://", "secret_key": SECRET_KEY}
     app = create_app(application, **(defaults | options))

@@ -3,10 +3,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from tests.cli.conftest import Invoke
 
@@ -322,3 +324,73 @@ def test_a_secret_typed_on_a_terminal_is_not_echoed(invoke: Invoke) -> None:
 
     assert b"\x1b[1m" in seen, "a terminal gets bold names"
     assert secret.encode() not in seen
+
+
+APPLICATION = """
+from typing import Annotated
+from fastapi import FastAPI, Security
+from machpay_gateway.fastapi import current_principal
+
+def create_app() -> FastAPI:
+    app = FastAPI()
+    app.get("/orders", dependencies=[Security(current_principal, scopes=["orders:read"])])(lambda: [])
+    return app
+
+app = create_app()
+"""
+
+
+def create(invoke: Invoke, scope: str) -> Result:
+    return invoke("create", "--name", "a", "--environment", "test", "--scope", scope)
+
+
+@pytest.fixture
+def keys_invoke(invoke: Invoke) -> Iterator[Invoke]:
+    """Run commands on keys, and forget the modules that they import."""
+    imported = set(sys.modules)
+    yield lambda *arguments: invoke("keys", *arguments)
+    for name in {"shop", "broken", "settled"} & (sys.modules.keys() - imported):
+        del sys.modules[name]
+
+
+def test_a_scope_that_is_not_defined_is_told_with_the_lines_to_add(keys_invoke: Invoke) -> None:
+    result = create(keys_invoke, "orders:read")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    text = "\n".join(line.strip() for line in result.stderr.splitlines())
+    assert 'add to machpay.toml:\n\n[scopes]\n"orders:read" = "What it allows"' in text
+    assert 'application = "main:app"' in text
+    with Path("machpay.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[scopes]\n"orders:read" = "What it allows"\n')
+    assert create(keys_invoke, "orders:read").exit_code == 0, "the way out is one"
+    assert 'Did you mean "orders:read"?' in create(keys_invoke, "orders:raed").stderr
+
+
+@pytest.mark.parametrize("place", ["shop:app", "shop:create_app()"])
+def test_what_the_application_requires_is_defined_for_commands(keys_invoke: Invoke, place: str) -> None:
+    Path("shop.py").write_text(APPLICATION, encoding="utf-8")
+    settings = Path("machpay.toml").read_text(encoding="utf-8")
+    Path("machpay.toml").write_text(f'application = "{place}"\n{settings}', encoding="utf-8")
+
+    assert create(keys_invoke, "orders:read").exit_code == 0
+    refused = create(keys_invoke, "orders:raed")
+    assert 'Did you mean "orders:read"?' in refused.stderr
+    assert "main:app" not in refused.stderr, "there is one already"
+
+
+@pytest.mark.parametrize(
+    "place, told",
+    [
+        ("missing_shop:app", "'missing_shop:app' cannot be imported (ModuleNotFoundError: No module named"),
+        ("broken:app", "'broken:app' cannot be imported (ZeroDivisionError: division by zero)"),
+        ("settled:app", "'settled:app' cannot be imported (AttributeError: module 'settled' has no attribute 'app')"),
+    ],
+)
+def test_an_application_that_cannot_be_imported_is_named(keys_invoke: Invoke, place: str, told: str) -> None:
+    Path("broken.py").write_text("1 / 0\n", encoding="utf-8")
+    Path("settled.py").write_text("", encoding="utf-8")
+    settings = Path("machpay.toml").read_text(encoding="utf-8")
+    Path("machpay.toml").write_text(f'application = "{place}"\n{settings}', encoding="utf-8")
+
+    assert f"Error: application: {told}" in create(keys_invoke, "orders:read").stderr
+    assert create(keys_invoke, "skills:list").exit_code == 0, "it is not needed for this one"

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,8 +7,11 @@ from hypothesis import strategies as st
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.scopes import (
     KNOWN_SCOPES,
+    DefinedScopes,
     ScopeExpression,
     Scopes,
+    ScopeSetting,
+    check_configured_scope,
     check_scope_name,
     missing_scopes,
     parse_scope_expression,
@@ -179,3 +184,102 @@ def test_a_scope_that_is_neither_defined_nor_a_wildcard_is_unknown(names: list[s
 def test_an_expression_in_a_list_of_names_is_refused(names: list[str]) -> None:
     with pytest.raises(ConfigurationError):
         parse_scope_expression(names)
+
+
+@pytest.mark.parametrize(
+    "scopes, way_out",
+    [
+        (
+            "skills:list, account:read",
+            "'skills:list account:read' requires both, 'skills:list | account:read' one of them",
+        ),
+        ("skills:list,account:read", "'skills:list account:read' requires both"),
+        ("skills:list; account:read", "'skills:list account:read' requires both"),
+        ("a and b", "'a b' requires both, 'a | b' one of them"),
+        ("a OR b", "'a b' requires both, 'a | b' one of them"),
+        ("a && b", "'a b' requires both"),
+        ("a & b", "'a b' requires both"),
+        ("a + b", "'a b' requires both"),
+        ("(a b) | c", "'a b' requires both, 'a | b' one of them"),
+        ("a,", "did you mean 'a'?"),
+        (",", "'a b' requires both"),
+        ("a || b", "write 'a | b' for one of two"),
+        ("a |", "write 'a | b' for one of two"),
+        (["a, b"], 'each is an item of its own, as in ["a", "b"]'),
+        (["a b"], 'each is an item of its own, as in ["a", "b"]'),
+        (["a|b"], 'each is an item of its own, as in ["a", "b"]'),
+        (["a", "b,"], "did you mean 'b'?"),
+        (["a", "and", "b"], "is not a scope expression"),
+    ],
+)
+def test_what_only_looks_like_an_expression_is_refused_with_the_way_out(scopes: str | list[str], way_out: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_scope_expression(scopes)
+    assert way_out in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a;b", "and", "(a)"])
+def test_tokens_of_others_may_hold_what_settings_may_not_name(name: str) -> None:
+    check_scope_name(name)
+    with pytest.raises(ConfigurationError):
+        check_configured_scope(name)
+
+
+def test_defined_scopes_grow_by_what_an_application_requires() -> None:
+    sources = ["orders:read"]
+    defined = DefinedScopes(["b", "a", "b"])
+    for_clients, with_own = defined.without(["a"]), defined.plus(["own"])
+    defined.include(lambda: sources)
+    sources.append("orders:write")
+
+    assert list(defined) == ["b", "a", "orders:read", "orders:write"]
+    assert list(for_clients) == ["b", "orders:read", "orders:write"]
+    assert list(with_own) == ["b", "a", "own"]
+    assert "orders:write" in defined
+    assert "a" not in for_clients
+    assert (len(defined), len(for_clients)) == (4, 3)
+
+
+def test_the_application_is_not_read_for_names_that_are_defined_without_it() -> None:
+    def fail() -> list[str]:
+        raise AssertionError
+
+    defined = DefinedScopes(["a"])
+    defined.include(fail)
+    assert "a" in defined
+
+
+@pytest.mark.parametrize(
+    "setting, name, for_operator, told",
+    [
+        (ScopeSetting(), "orders:read", True, 'add to machpay.toml:\n\n[scopes]\n"orders:read" = "What it allows"'),
+        (ScopeSetting(), "orders:read", True, 'application = "main:app"'),
+        (
+            ScopeSetting(Path("/etc/m.toml"), "table"),
+            "orders:read",
+            True,
+            'below [scopes] in /etc/m.toml:\n\n"orders:read" =',
+        ),
+        (
+            ScopeSetting(Path("m.toml"), "list"),
+            "orders:read",
+            True,
+            'add "orders:read" to the list `scopes`, in m.toml',
+        ),
+        (ScopeSetting(Path("/etc/m.toml")), "orders:read", False, 'in m.toml, below [scopes]: "orders:read" = "What'),
+        (ScopeSetting(), "skils:list", True, 'Did you mean "skills:list"?'),
+    ],
+)
+def test_what_is_not_defined_is_told_with_the_line_to_add(
+    setting: ScopeSetting, name: str, told: str, *, for_operator: bool
+) -> None:
+    message = DefinedScopes(["skills:list"], setting).describe_undefined(name, for_operator=for_operator)
+
+    assert message.startswith(f'Scope "{name}" is not defined; known scopes: skills:list.')
+    assert told in message
+
+
+@pytest.mark.parametrize("name", ["orders:*", "a b", "a,b", "", "é", "sk_live_" + "a" * 30])
+def test_what_cannot_be_defined_comes_without_a_line_to_add(name: str) -> None:
+    message = DefinedScopes(["skills:list"]).describe_undefined(name, for_operator=True)
+    assert "[scopes]" not in message

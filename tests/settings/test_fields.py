@@ -8,6 +8,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import load_settings
 
 ROUTE = '[[routes]]\nmatch = "GET /a"\n'
+SCOPES = '[scopes]\n"orders:read" = "Read orders"\n'
 TIER = '[tiers.gold]\nrate = "9/minute"\nconcurrency = 1\n'
 ISSUER = '[[issuers]]\nissuer = "https://id.example.com"\naudience = "api"\njwks = "jwks.json"\n'
 
@@ -38,6 +39,20 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("environments = {live = true}", "1: environments: "),
         ("scopes = 5", "1: scopes: 5 is not a list"),
         ('scopes = ["a", "b c"]', "1: scopes[1]: 'b c' is not a scope name"),
+        ('scopes = ["a, b"]', "1: scopes[0]: 'a, b' is not a scope name: each is an item of its own"),
+        ("[scopes]\na = 5", '2: scopes.a: 5 does not say what the scope allows: write "a" = "What it allows"'),
+        ('[scopes]\n"a:b" = " "', "2: scopes.a:b: ' ' does not say what the scope allows"),
+        ('[scopes]\n"a" = "A"\n"a,b" = "Both"', "3: scopes.a,b: 'a,b' is not a scope name"),
+        (
+            f'{SCOPES}{ROUTE}scopes = "orders:raed"',
+            "5: routes[0].scopes: 'orders:raed' is not in [scopes]; did you mean",
+        ),
+        (f'{SCOPES}{ROUTE}scopes = "orders:red | a"', "5: routes[0].scopes: 'orders:red' is not in [scopes]; did you"),
+        ("application = 5", '1: application: 5 is not a module and the name of an application in it, as in "main:app"'),
+        ('application = "main.py"', "1: application: 'main.py' is not a module and the name of an application in it"),
+        ('application = "main:"', "1: application: 'main:' is not a module and the name of an application in it"),
+        (f'{ROUTE}scopes = "a, b"', "3: routes[0].scopes: 'a, b' is not a scope expression: 'a b' requires both"),
+        ('[[routes]]\nmatch = "GETT /x"', "2: routes[0].match: Route 'GETT /x': GETT is not a method of HTTP; did you"),
         ('scopes = ["a*"]', "1: scopes[0]: 'a*': a `*` may only stand for the whole last part"),
         ("trusted_proxies = 5", "1: trusted_proxies: 5 is not a list"),
         ("trusted_proxies = [10]", "1: trusted_proxies[0]: '10' is not a network"),
@@ -299,3 +314,30 @@ def test_the_limits_of_ports_and_secret_keys_are_accepted(tmp_path: Path) -> Non
     path.write_text(f'secret_key = "{32 * "x"}"\n[server]\nlisten = "[::]:65535"\nworkers = 1024\nmax_connections = 0')
     settings = load_settings({"config": path}, {})
     assert (settings.server.address, settings.server.workers, settings.secret_key) == (("::", 65535), 1024, 32 * "x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{SCOPES}{ROUTE}scopes = "orders:read"',
+        f'{SCOPES}{ROUTE}scopes = "reports:read"',  # like none
+        f'{SCOPES}{ROUTE}scopes = "skills:list"',
+        f'{SCOPES}{ROUTE}scopes = "orders:*"',
+        f'scopes = ["orders:read"]\n{ROUTE}scopes = "orders:reads"',  # a list is of further scopes
+    ],
+)
+def test_a_route_may_require_what_is_like_no_other_scope(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(text, encoding="utf-8")
+    assert len(load_settings({"config": path}, {}).routes) == 1
+
+
+def test_a_table_says_what_scopes_allow(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(SCOPES, encoding="utf-8")
+    assert load_settings({"config": path}, {}).scopes == {"orders:read": "Read orders"}
+    assert load_settings({"config": path, "scopes": {"a": "All"}}, {}).scopes == {
+        "orders:read": "Read orders",
+        "a": "All",
+    }
+    assert load_settings({"config": path, "scopes": ["a"]}, {}).scopes == ("a",)

@@ -1,8 +1,9 @@
 """The policy: all routes, compiled once, with their tiers and environments."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 
 from machpay_gateway.core.decision.path_readings import LiteralPaths, fold, folded_paths, without_extension
 from machpay_gateway.core.decision.reason import Reason
@@ -13,13 +14,27 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.limits.admission import AdmissionRequest
 from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Quota, Rate, Tier, describe_limit
-from machpay_gateway.core.scopes import KNOWN_SCOPES
+from machpay_gateway.core.scopes import KNOWN_SCOPES, ScopeExpression
 
 Unlisted = Literal["deny", "authenticated"]
 PREFLIGHT = Route("OPTIONS /", public=True)
 _UNLISTED = Route("* /{rest:path}")
 _CACHE_SIZE = 1024
 _LONG = 256  # characters of method and path; longer ones are not cached, which bounds the memory
+
+
+class ApplicationRequirement(NamedTuple):
+    """What the application's own route at *path* requires beyond the policy."""
+
+    path: str
+    requires: ScopeExpression
+
+
+class ApplicationRoutes(Protocol):
+    """The routes of a guarded application."""
+
+    def requirement(self, method: str, path: str) -> ApplicationRequirement | None:
+        """Return what the route for *method* and the canonical *path* requires, None for nothing."""
 
 
 @dataclass(slots=True)
@@ -122,7 +137,9 @@ class Policy:
         self.tiers = dict(tiers)
         self.anonymous = anonymous
         # They limit what is costly themselves. Preflights are few from browsers, and many behind one address.
-        self._unlimited = {PREFLIGHT.match, *(route.match for route in (*own_routes, *(pages or {}).values()))}
+        self._pages = pages or {}
+        self._own = frozenset(route.match for route in (*own_routes, *self._pages.values()))
+        self._unlimited = {PREFLIGHT.match, *self._own}
         self.unlisted = unlisted
         self._unlisted_route = _UNLISTED.within(served)
         self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
@@ -133,8 +150,20 @@ class Policy:
         self._rules: dict[tuple[str, str], Route | Reason] = {}  # a cache, by method and path
         self._trees = {method: _tree_for(method, self.routes) for method in methods}
         self._literals = LiteralPaths(segment for route in self.routes for segment in route.literals)
+        self._application: ApplicationRoutes | None = None
+        self.literal: Mapping[tuple[str, str | None], Route] = self._literal_rules()
+
+    def for_application(self, application: ApplicationRoutes) -> "Policy":
+        """Return this policy in front of *application*: a request needs what both require."""
+        policy = copy(self)
+        policy._application = application  # noqa: SLF001 - of the same class
+        policy._strictest_routes, policy._rules = {}, {}  # noqa: SLF001 - as above
+        policy.literal = policy._literal_rules()  # noqa: SLF001 - as above
+        return policy
+
+    def _literal_rules(self) -> Mapping[tuple[str, str | None], Route]:
         # A template without parameters is the most specific one, so most requests need one look-up only.
-        self.literal: dict[tuple[str, str | None], Route] = {
+        rules: dict[tuple[str, str | None], Route] = {
             (method, path): rule
             for route in self.routes
             if route.is_literal
@@ -142,9 +171,10 @@ class Policy:
             for method in self._methods_of(route)
             if isinstance(rule := self.rule(method, path), Route)
         }
-        for path, page in (pages or {}).items():
+        for path, page in self._pages.items():
             for method in self._methods_of(page):
-                self.literal.setdefault((method, path), page)
+                rules.setdefault((method, path), page)
+        return rules
 
     def _methods_of(self, route: Route) -> Iterable[str]:
         if route.method == ANY_METHOD:
@@ -171,6 +201,8 @@ class Policy:
         # Paths repeat. Finding a route takes 2 µs, and 6 to 20 µs with all interpretations.
         if (rule := self._rules.get((method, path))) is None:
             rule = self._find(method, path)
+            if self._application is not None and isinstance(rule, Route):
+                rule = self._with_application(self._application, rule, method, path)
             if len(method) + len(path) < _LONG:
                 if len(self._rules) >= _CACHE_SIZE:
                     self._rules.clear()  # invented paths may have filled it; real ones are back soon
@@ -191,6 +223,18 @@ class Policy:
         if self._literals.are_spelled_in(path, segments):
             return match or self._unlisted(path, has_one_interpretation=True)
         return self._strictest_interpretation(tree, path, match)
+
+    def _with_application(self, application: ApplicationRoutes, rule: Route, method: str, path: str) -> Route:
+        """Return *rule* with what the *application* requires of the request.
+
+        The application refuses callers of public routes itself: they have no credential here.
+        """
+        if rule.public or rule.match in self._own or (more := application.requirement(method, path)) is None:
+            return rule
+        together = (rule.match, more)
+        if (joined := self._strictest_routes.get(together)) is None:
+            joined = self._strictest_routes[together] = rule.requiring(more.requires, f"{method} {more.path}")
+        return joined
 
     def has_other_interpretations(self, method: str, path: str) -> bool:
         """Tell whether some server may match *path* to another route."""

@@ -15,6 +15,18 @@ from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
 
 ANY_METHOD = "*"
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
+# Of IANA's registry, and those of caches and UPnP. A method that nobody sends is a typo: its route guards nothing.
+METHODS = frozenset(
+    re.findall(
+        r"\S+",
+        """
+        GET HEAD POST PUT PATCH DELETE OPTIONS QUERY TRACE CONNECT ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY LABEL
+        LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE ORDERPATCH PROPFIND PROPPATCH REBIND
+        REPORT SEARCH UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL
+        PURGE BAN M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE
+        """,
+    )
+)
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
 ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # parameters in `segments`
@@ -96,6 +108,16 @@ class Route:
         object.__setattr__(narrowed, "environments", served.intersection(self.environments))
         return narrowed
 
+    def requiring(self, scopes: ScopeExpression, match: str) -> "Route":
+        """Return this route, requiring *scopes* too, as a route of the application with that *match* does."""
+        joined = copy(self)
+        more = Route("* /")
+        object.__setattr__(more, "requires", scopes)
+        both = Route.all_of((self, more)).requires
+        object.__setattr__(joined, "requires", both)
+        object.__setattr__(joined, "match", f"{self.match} + {match}")
+        return joined
+
     @classmethod
     def all_of(cls, routes: "Sequence[Route]", *, may_be_public: bool = False) -> "Route":
         """Return a route that admits a caller only if every one of *routes* does.
@@ -127,14 +149,41 @@ class Route:
 def _parse_match(match: str) -> tuple[str, tuple[str, ...]]:
     method, _, template = match.partition(" ")
     if not _METHOD.fullmatch(method):
+        raise ConfigurationError(f"Route {match!r} does not start with a method: {_describe_method(method, template)}")
+    if method not in METHODS and method != ANY_METHOD:
         raise ConfigurationError(
-            f"Route {match!r} does not start with a method: write `GET /path`, or `* /path` for every method"
+            f"Route {match!r}: {method} is not a method of HTTP; {_describe_method(method, template)}"
         )
     if not template.startswith("/"):
-        raise ConfigurationError(f"Route {match!r}: the path {template!r} does not start with `/`")
+        raise ConfigurationError(f"Route {match!r}: the path {template!r} does not start with `/`{_meant(match)}")
     path = template[1:].removesuffix("/")
     texts = path.split("/") if path else []
     return method, tuple(_parse_segment(match, text, last=at == len(texts) - 1) for at, text in enumerate(texts))
+
+
+def _describe_method(method: str, template: str) -> str:
+    """Return what to write instead of a *method* that is none."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+
+    path = template.strip() if template.strip().startswith("/") else "/path"
+    names = [name for name in re.split(r"[,|/]", method.upper()) if name]
+    if len(names) > 1 and METHODS.issuperset(names):
+        return f"write a route for each method, {' and '.join(f'`{name} {path}`' for name in names)}, or `* {path}`"
+    if method.upper() in METHODS:
+        return f"did you mean `{method.upper()} {path}`?"
+    if method.upper() in {"WS", "WSS", "WEBSOCKET"}:
+        return f"the handshake of a WebSocket is a GET: write `GET {path}`"
+    if method.upper() not in {"ANY", "ALL"} and (close := get_close_matches(method.upper(), METHODS, n=1)):
+        return f"did you mean `{close[0]} {path}`?"
+    return f"write `GET {path}`, or `* {path}` for every method"
+
+
+def _meant(match: str) -> str:
+    """Return a hint if *match* only has other blanks than one, or lacks the slash."""
+    words = match.split()
+    if len(words) == 2 and "://" not in words[1]:  # noqa: PLR2004 - a method and a path
+        return f": did you mean '{words[0]} /{words[1].lstrip('/')}'?"
+    return ""
 
 
 def _validate_environments(match: str, environments: Collection[str]) -> frozenset[str]:

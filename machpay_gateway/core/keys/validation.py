@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from machpay_gateway.core.errors import ConfigurationError, InputError
 from machpay_gateway.core.network.address import parse_network
-from machpay_gateway.core.scopes import Scopes, unknown_scopes
+from machpay_gateway.core.scopes import DefinedScopes, Scopes, unknown_scopes
 from machpay_gateway.core.text import format_moment, has_secret, mask_secrets, quote_value
 
 MAX_NAME, MAX_OWNER, MAX_SCOPES, MAX_NETWORKS = 100, 200, 100, 1000
@@ -29,14 +29,15 @@ def validate_tier(tier: str, configured: Collection[str]) -> str:
     return tier
 
 
-def validate_scopes(names: Collection[str], known_scopes: Collection[str]) -> Scopes:
-    """Return *names* as Scopes. Each is one of *known_scopes* or a wildcard that matches one."""
+def validate_scopes(names: Collection[str], known_scopes: DefinedScopes, *, for_operator: bool = False) -> Scopes:
+    """Return *names* as Scopes. Each is one of *known_scopes* or a wildcard that matches one.
+
+    The message about another one is for the caller of an API, or *for_operator*, who may learn where the settings are.
+    """
     if len(names) > MAX_SCOPES:
         raise InputError(f"{len(names)} scopes are too many: use at most {MAX_SCOPES}, or wildcards such as skills:*.")
     if unknown := unknown_scopes(names, known_scopes):
-        raise InputError(
-            f"Scope {quote_value(unknown[0])} is not defined; known scopes: {', '.join(sorted(known_scopes))}."
-        )
+        raise InputError(known_scopes.describe_undefined(unknown[0], for_operator=for_operator))
     if repeated := _repeated(names):
         raise InputError(f"Scope {quote_value(repeated)} is given twice: leave one out.")
     return Scopes(frozenset(names))

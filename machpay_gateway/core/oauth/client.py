@@ -9,7 +9,7 @@ from machpay_gateway.core.keys.key import SecretRecord
 from machpay_gateway.core.keys.validation import validate_scopes
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, digest_of
 from machpay_gateway.core.oauth.redirect_uri import RedirectError
-from machpay_gateway.core.scopes import Scopes
+from machpay_gateway.core.scopes import DefinedScopes, Scopes
 from machpay_gateway.core.text import format_moment_or_none, quote_value
 
 AUTHORIZATION_CODE, REFRESH_TOKEN, CLIENT_CREDENTIALS = "authorization_code", "refresh_token", "client_credentials"
@@ -71,15 +71,20 @@ def is_for_apps(scope: str) -> bool:
     return "*" not in scope and scope not in NEVER_GRANTED
 
 
-def validate_client_scopes(names: Collection[str], known_scopes: Collection[str]) -> Scopes:
-    """Return *names* as the scopes of a client: *known_scopes* that clients may have. Raises InputError."""
-    grantable = frozenset(known_scopes) - NEVER_GRANTED
+def validate_client_scopes(
+    names: Collection[str], known_scopes: DefinedScopes, *, for_operator: bool = False
+) -> Scopes:
+    """Return *names* as the scopes of a client: *known_scopes* that clients may have. Raises InputError.
+
+    *for_operator* is as for `validate_scopes`.
+    """
+    grantable = known_scopes.without(NEVER_GRANTED)
     for name in names:
         if not is_for_apps(name):
             raise InputError(
                 f"Scope {quote_value(name)} is not for apps: name those of {', '.join(sorted(grantable))}."
             )
-    return validate_scopes(names, grantable)
+    return validate_scopes(names, grantable, for_operator=for_operator)
 
 
 def validate_grant_types(

@@ -9,7 +9,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.rate import MAX_CONCURRENCY, Tier
 from machpay_gateway.core.network.address import is_loopback
 from machpay_gateway.core.oauth.client import is_for_apps
-from machpay_gateway.core.scopes import check_scope_name
+from machpay_gateway.core.scopes import check_configured_scope
 
 AUTHORIZE, SIGN_IN, CONSENT, SIGN_OUT = "/oauth/authorize", "/oauth/sign-in", "/oauth/consent", "/oauth/sign-out"
 TOKEN, REVOKE, INTROSPECT, REGISTER = "/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/register"
@@ -136,7 +136,7 @@ def _scope_names(value: object) -> tuple[str, ...]:
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ConfigurationError(f"registration_scopes is a list of scopes, not {value!r}")
     for name in names:
-        check_scope_name(name)
+        check_configured_scope(name)
         if not is_for_apps(name):
             raise ConfigurationError(f"registration_scopes: {name!r} is not for apps")
     return tuple(dict.fromkeys(names))
