@@ -11,7 +11,7 @@ from machpay_gateway.cli.output import (
     print_list,
     print_table,
 )
-from machpay_gateway.cli.session import CliSession, operator_actor, pass_session, require_account
+from machpay_gateway.cli.session import CliSession, operator_actor, pass_session, print_database, require_account
 from machpay_gateway.core.accounts.account import Account
 from machpay_gateway.gateway import Gateway
 
@@ -28,7 +28,7 @@ def accounts() -> None:
 @pass_session
 def create(session: CliSession, *, name: str, tier: str, as_json: bool) -> None:
     """Create the account NAME."""
-    account = session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator_actor()))
+    account = session.run(lambda gateway: gateway.accounts.create(name, tier, actor=operator_actor()), creates=True)
     _print_account(account, session, as_json=as_json)
 
 
@@ -42,8 +42,11 @@ def list_(session: CliSession, *, as_json: bool) -> None:
         print_list([account_json(account) for account in accounts_])
     elif accounts_:
         print_table(ACCOUNT_COLUMNS, [account_row(account, tiers) for account in accounts_])
+        print_database(session)
     else:
-        click.echo("No accounts yet: `machpay-gateway accounts create NAME` creates one.", err=True)
+        click.echo(
+            f"No accounts yet in {session.database.name}: `machpay-gateway accounts create NAME` creates one.", err=True
+        )
 
 
 @accounts.command("set-tier")

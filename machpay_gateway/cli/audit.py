@@ -5,7 +5,7 @@ import re
 import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import CliSession, find_account, pass_session
+from machpay_gateway.cli.session import CliSession, find_account, pass_session, print_database
 from machpay_gateway.core.keys.audit import AuditHead, AuditRow, head_after, verify_chain
 from machpay_gateway.core.keys.document import AuditEntryDocument, audit_document
 from machpay_gateway.gateway import Gateway
@@ -59,6 +59,8 @@ def list_(session: CliSession, *, account: str | None, limit: int, before: int |
     print_table(_COLUMNS, [_cells(entry) for entry in entries])
     if has_more:
         click.echo(f"There are more: add --before {entries[-1]['number']}", err=True)
+    else:
+        print_database(session)
 
 
 @audit.command()

@@ -15,7 +15,14 @@ from machpay_gateway.cli.output import (
     warn_of_secret,
 )
 from machpay_gateway.cli.prompts import confirm
-from machpay_gateway.cli.session import CliSession, app_not_found, find_account, operator_actor, pass_session
+from machpay_gateway.cli.session import (
+    CliSession,
+    app_not_found,
+    find_account,
+    operator_actor,
+    pass_session,
+    print_database,
+)
 from machpay_gateway.cli.values import Duration, split_names
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.oauth.client import AUTHORIZATION_CODE, GRANT_TYPES, REFRESH_TOKEN, OAuthClient
@@ -112,11 +119,13 @@ def list_(session: CliSession, *, account: str | None, limit: int, after: str | 
         print_list([client_document(client) for client in page_rows], has_more=has_more)
         return
     if not page_rows:
-        click.echo("No apps match: `machpay-gateway clients create` creates one.", err=True)
+        click.echo(f"No apps match in {session.database.name}: `machpay-gateway clients create` creates one.", err=True)
         return
     print_table(_COLUMNS, [_row(client) for client in page_rows])
     if has_more:
         click.echo(f"There are more: add --after {page_rows[-1].id}", err=True)
+    else:
+        print_database(session)
 
 
 @clients.command()

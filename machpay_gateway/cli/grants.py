@@ -5,7 +5,14 @@ from dataclasses import replace
 import click
 
 from machpay_gateway.cli.output import json_option, limit_option, print_json, print_list, print_table
-from machpay_gateway.cli.session import CliSession, app_not_found, find_account, operator_actor, pass_session
+from machpay_gateway.cli.session import (
+    CliSession,
+    app_not_found,
+    find_account,
+    operator_actor,
+    pass_session,
+    print_database,
+)
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.oauth.documents import grant_document
 from machpay_gateway.core.oauth.grant import Grant
@@ -46,11 +53,13 @@ def list_(
         print_list([grant_document(grant) for grant in page_rows], has_more=has_more)
         return
     if not page_rows:
-        click.echo("No grants match: one is created when a user allows an app.", err=True)
+        click.echo(f"No grants match in {session.database.name}: one is created when a user allows an app.", err=True)
         return
     print_table(_COLUMNS, [_row(grant) for grant in page_rows])
     if has_more:
         click.echo(f"There are more: add --after {page_rows[-1].id}", err=True)
+    else:
+        print_database(session)
 
 
 @grants.command()

@@ -130,7 +130,7 @@ def init(session: CliSession, *, account: str, as_json: bool) -> None:
     async def prepare(gateway: Gateway) -> Issued | None:
         return None if await gateway.accounts.list() else await _first_account(gateway, account)
 
-    issued = session.run(prepare, upgrade=True)
+    issued = session.run(prepare, creates=True, upgrade=True)
     if as_json:
         print_json(
             {"object": "init", "config": str(session.settings_file), "config_written": written, **_issued_json(issued)}

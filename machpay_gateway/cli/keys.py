@@ -25,6 +25,7 @@ from machpay_gateway.cli.session import (
     key_not_found,
     operator_actor,
     pass_session,
+    print_database,
     require_key,
 )
 from machpay_gateway.cli.usage import usage
@@ -124,11 +125,13 @@ def list_(
         print_list([key_document(record, now, tiers) for record in page_records], has_more=has_more)
         return
     if not page_records:
-        click.echo("No keys match: `machpay-gateway keys create` creates one.", err=True)
+        click.echo(f"No keys match in {session.database.name}: `machpay-gateway keys create` creates one.", err=True)
         return
     print_table(KEY_COLUMNS, [key_row(record, now, tiers) for record in page_records])
     if has_more:
         click.echo(f"There are more: add --after {page_records[-1].id}", err=True)
+    else:
+        print_database(session)
 
 
 @keys.command()

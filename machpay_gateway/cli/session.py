@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from machpay_gateway.gateway import Gateway
+    from machpay_gateway.stores.sql.engine import Database
+
+_BUSY_SECONDS = 5.0
 
 Result = TypeVar("Result")
 
@@ -51,12 +54,28 @@ class CliSession:
         """The configured tiers. Raises ConfigurationError."""
         return self.load_settings().tiers
 
-    def run(self, operation: "Callable[[Gateway], Awaitable[Result]]", *, upgrade: bool = False) -> Result:
+    @property
+    def database(self) -> "Database":
+        """The configured database, not opened. Raises ConfigurationError."""
+        from machpay_gateway.stores.sql.engine import Database
+
+        return Database(self.load_settings().database, busy_timeout_seconds=_BUSY_SECONDS)
+
+    def run(
+        self, operation: "Callable[[Gateway], Awaitable[Result]]", *, creates: bool = False, upgrade: bool = False
+    ) -> Result:
         """Return the result of *operation* on an open gateway, which is closed afterwards. Raises GatewayError.
 
-        With *upgrade*, the database schema is upgraded first.
+        Only one that *creates* accounts makes a SQLite database that is not there. With *upgrade*, the database schema
+        is upgraded first.
         """
         from machpay_gateway.assembly import ConfiguredGateway
+
+        if not creates and (database := self.database).is_missing:
+            raise InputError(
+                f"{database.name} is not there: run `machpay-gateway init`, or `machpay-gateway accounts create NAME` "
+                f"for an account alone. `database` in {self.settings_file} or MACHPAY_DATABASE names another one."
+            )
 
         async def run_operation() -> Result:
             gateway = ConfiguredGateway(workers=0, **self.options)
@@ -67,6 +86,11 @@ class CliSession:
                 await gateway.lifecycle.close()
 
         return asyncio.run(run_operation())
+
+
+def print_database(session: CliSession) -> None:
+    """Print on stderr which database a list is from."""
+    click.echo(f"Database: {session.database.name}", err=True)
 
 
 def operator_actor() -> Actor:

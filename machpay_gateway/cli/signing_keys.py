@@ -7,7 +7,7 @@ import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.prompts import confirm
-from machpay_gateway.cli.session import CliSession, operator_actor, pass_session
+from machpay_gateway.cli.session import CliSession, operator_actor, pass_session, print_database
 from machpay_gateway.core.errors import InputError
 from machpay_gateway.core.jose.signing import SigningKey, state_at
 from machpay_gateway.core.oauth.documents import signing_key_document
@@ -39,8 +39,11 @@ def list_(session: CliSession, *, as_json: bool) -> None:
         print_list([signing_key_document(key, state) for key, state in states])
     elif keys:
         print_table(_COLUMNS, [_row(key, state) for key, state in states])
+        print_database(session)
     else:
-        click.echo("No signing keys yet: the first one is created when it is needed.", err=True)
+        click.echo(
+            f"No signing keys yet in {session.database.name}: the first one is created when it is needed.", err=True
+        )
 
 
 @signing_keys.command(short_help="Create a new key.")

@@ -4,7 +4,7 @@ import click
 
 from machpay_gateway.cli.output import json_option, print_json, print_list, print_table
 from machpay_gateway.cli.prompts import read_password
-from machpay_gateway.cli.session import CliSession, find_account, operator_actor, pass_session
+from machpay_gateway.cli.session import CliSession, find_account, operator_actor, pass_session, print_database
 from machpay_gateway.core.accounts.device import PASS_SECONDS
 from machpay_gateway.core.accounts.user import ROLES, VIEWER, User
 from machpay_gateway.core.errors import InputError
@@ -63,8 +63,11 @@ def list_(session: CliSession, *, account: str | None, as_json: bool) -> None:
         print_list([user_document(user) for user in users_])
     elif users_:
         print_table(_COLUMNS, [_row(user) for user in users_])
+        print_database(session)
     else:
-        click.echo("No users yet: `machpay-gateway users create EMAIL` creates one.", err=True)
+        click.echo(
+            f"No users yet in {session.database.name}: `machpay-gateway users create EMAIL` creates one.", err=True
+        )
 
 
 @users.command("set-password")

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +45,13 @@ def test_a_mistake_is_one_line_that_names_the_way_out(invoke: Invoke, arguments:
 
 
 def test_no_accounts_say_how_to_make_one(invoke_bare: Invoke) -> None:
+    assert invoke_bare("migrate").exit_code == 0
     result = invoke_bare("accounts", "list")
 
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "accounts create" in result.stderr
+    assert "No accounts yet in machpay.db: `machpay-gateway accounts create NAME`" in result.stderr
+
+
+def test_an_account_is_created_without_a_database(invoke_bare: Invoke) -> None:
+    assert invoke_bare("accounts", "create", "acme").exit_code == 0
+    assert Path("machpay.db").is_file()

@@ -132,6 +132,30 @@ class Database:
                     pools[name] = PoolUse(*map(sum, zip(pools.get(name, (0, 0, 0)), engine.pool.use, strict=True)))
         return pools
 
+    @property
+    def name(self) -> str:
+        """The name of the database for people: of a file, its path from the working directory."""
+        if self.is_in_memory:
+            return "memory://"
+        if not self.is_sqlite:
+            return self.server_name
+        path, here = Path(str(self.url.database)), Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a file that does not exist, but could: `check_file` reports other problems."""
+        if not self.is_sqlite or self.is_in_memory:
+            return False
+        path = Path(str(self.url.database))
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return path.parent.is_dir()
+        except OSError:
+            return False
+        return False
+
     async def prepare(self) -> None:
         """Create what SQLite needs before the first statement: the database in memory, or a file in WAL mode.
 

@@ -34,7 +34,7 @@ async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckR
         return [_in_memory()]
     if database.is_sqlite:
         path = Path(str(database.url.database))
-        if _is_missing(path):
+        if database.is_missing:
             return [CheckResult("database", CheckStatus.WRONG, f"{path} is not there", f"{_INIT}, which makes it")]
         database.check_file()  # it exists, so this creates nothing, and refuses what is not a database
         name, results = str(path), _check_file_mode(path)
@@ -121,14 +121,3 @@ def _check_file_mode(path: Path) -> list[CheckResult]:
         return [CheckResult("database file", CheckStatus.OK, "only its owner may read it")]
     text = f"others on this host have rights to {', '.join(map(str, files))} (mode {files[0].stat().st_mode & 0o777:o})"
     return [CheckResult("database file", CheckStatus.WARNING, text, f"chmod 600 {shlex.join(map(str, files))}")]
-
-
-def _is_missing(path: Path) -> bool:
-    """Return whether *path* does not exist but could; `check_file` reports other problems."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return path.parent.is_dir()
-    except OSError:
-        return False
-    return False
