@@ -13,7 +13,7 @@ from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.failures import Failures
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.restored_records import RestoredRecords
-from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.core.errors import ConfigurationError, GatewayError, StoreUnavailable
 from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.scopes import DefinedScopes
@@ -98,6 +98,7 @@ class Lifecycle:
         Raises what `open` does, and ConfigurationError when another process serves and they share no limiter.
         """
         await self.open()
+        await self._check_secret_key()
         for warning in self._settings.host_warnings:
             logger.warning("%s", warning)
         if not self._has_given_way:
@@ -134,6 +135,16 @@ class Lifecycle:
         if self._settings.oauth is not None:
             await self._ensure_signing_key()
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self._policy.routes), self._policy.unlisted)
+
+    async def _check_secret_key(self) -> None:
+        """Fail the start when the stored signing keys need another secret key, instead of every later session."""
+        try:
+            await self._signing.check_secret_key()
+        except StoreUnavailable:
+            return  # it is read again every few seconds, and /readyz has the result
+        except ConfigurationError:
+            await self.close()
+            raise
 
     async def _ensure_signing_key(self) -> None:
         """Fail the start, instead of the first user's sign-in, when access tokens cannot be signed."""

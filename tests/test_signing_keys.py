@@ -13,13 +13,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateNumbers, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import RSAKey
+from starlette.testclient import TestClient
 
+from machpay_gateway import Gateway, MachPayAuth
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.stores.sql import SqlStore
+from tests.applications import ok
 from tests.clocks import FixedClock
 from tests.postgres.fixtures import empty_postgres_url, postgres_server, postgres_url
 
@@ -143,6 +146,47 @@ async def test_another_secret_key_is_told_with_the_way_out(worker: Callable[...,
     await signed(worker())
     with pytest.raises(ConfigurationError, match=r"sealed by another secret key.*MACHPAY_SECRET_KEY.*--now"):
         await signed(worker(b"t" * 32))
+
+
+async def test_a_secret_key_is_checked_against_the_keys_that_sign_now_or_next(
+    worker: Callable[..., SigningKeys], clock: FixedClock
+) -> None:
+    await worker(b"t" * 32).check_secret_key()  # there is no key yet, and none is created
+    assert await worker().all() == []
+    await signed(worker())
+    await worker().check_secret_key()
+    with pytest.raises(ConfigurationError, match=r"sealed by another secret key.*MACHPAY_SECRET_KEY.*--now"):
+        await worker(b"t" * 32).check_secret_key()
+    await worker(b"t" * 32).rotate(at_once=True)
+    await worker(b"t" * 32).check_secret_key()
+    clock.now += 1
+    await worker(b"t" * 32).rotate()
+    with pytest.raises(ConfigurationError, match="sealed by another"):
+        await worker().check_secret_key()
+
+
+async def test_without_a_secret_key_there_is_nothing_to_check(
+    worker: Callable[..., SigningKeys], store: SqlStore, clock: FixedClock
+) -> None:
+    def none() -> bytes:
+        raise ConfigurationError("there is none")
+
+    await signed(worker())
+    await SigningKeys(store, secret_key=none, life_seconds=LIFE, clock=clock).check_secret_key()
+
+
+async def test_a_start_with_another_secret_key_fails(url: str) -> None:
+    if url.startswith("postgresql"):
+        async with Gateway(database=url, secret_key="s" * 32) as gateway:
+            await gateway.signing.ensure()
+    else:
+        async with Gateway(database=url) as gateway:
+            await gateway.signing.ensure()
+    started = TestClient(MachPayAuth(ok, database=url, secret_key="t" * 32))
+    with pytest.raises(ConfigurationError, match=r"sealed by another secret key.*MACHPAY_SECRET_KEY"), started:
+        pytest.fail("it started")
+    async with Gateway(database=url, secret_key="t" * 32) as gateway:  # a command, which may be the way out
+        assert len(await gateway.signing.all()) == 1
 
 
 async def test_no_key_is_added_that_the_workers_could_not_open(

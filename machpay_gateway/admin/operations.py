@@ -144,7 +144,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "POST", "/v1/sessions", "createSession", Action.CREATE_SESSION, sessions.create, IssuedSessionDocument,
-        scopes="", body=NewSession, problems=("not_configured",), status=201,
+        scopes="", body=NewSession, status=201,
     ),
     Operation("GET", "/v1/whoami", "whoami", None, account.whoami, WhoamiDocument, scopes=""),
 )  # fmt: skip

@@ -25,6 +25,6 @@ async def create(call: AdminRequest) -> Response:
     try:
         token = await call.gateway.signing.sign(claims, TYPE)
     except ConfigurationError as exc:
-        raise ProblemError("not_configured", str(exc)) from exc
+        raise ProblemError("unavailable", "No session can be issued now.") from exc  # the log says why
     document = issued_session_document(token_id, token, scopes, ttl_seconds=settings.ttl_seconds, now=call.now)
     return document_response(document, HTTPStatus.CREATED)

@@ -88,6 +88,7 @@ async def _check_connections(settings: Settings) -> Sequence[CheckResult]:
     return [
         *await _check_issuers(settings),
         *await _check_database(settings),
+        *await _check_signing_keys(settings),
         *await _check_limiter(settings),
     ]
 
@@ -158,6 +159,28 @@ async def _check_database(settings: Settings) -> Sequence[CheckResult]:
         return await database_findings(settings.database, settings.tiers)
     except GatewayError as exc:
         return [CheckResult("database", CheckStatus.WRONG, describe_error(exc))]
+
+
+async def _check_signing_keys(settings: Settings) -> Sequence[CheckResult]:
+    """Return whether the secret key opens the stored signing keys; nothing before the first one is stored."""
+    from machpay_gateway.keysets.signing import secret_key_mistake
+    from machpay_gateway.stores.sql.health_checks import existing_secret_key, stored_signing_keys
+
+    try:
+        keys = await stored_signing_keys(settings.database)
+        secret = settings.secret_key.encode() if settings.secret_key else existing_secret_key(settings.database)
+    except ConfigurationError as exc:
+        return [CheckResult("signing keys", CheckStatus.WRONG, str(exc))]
+    except GatewayError:
+        return []  # `database` says why
+    if not keys:
+        return []
+    if secret is None:
+        text = "they are stored, and the secret key that opens them is not here: no session or token can be issued"
+        return [CheckResult("signing keys", CheckStatus.WARNING, text, "set MACHPAY_SECRET_KEY, as where it is served")]
+    if mistake := secret_key_mistake(keys, lambda: secret, time.time()):
+        return [CheckResult("signing keys", CheckStatus.WRONG, mistake)]
+    return [CheckResult("signing keys", CheckStatus.OK, "the secret key opens them")]
 
 
 async def _check_limiter(settings: Settings) -> Sequence[CheckResult]:

@@ -44,9 +44,6 @@ API_PROBLEMS: Mapping[str, ApiProblem] = {
     "invalid_fields": ApiProblem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "Fields are not valid", "Correct what errors lists, field by field."
     ),
-    "not_configured": ApiProblem(
-        HTTPStatus.NOT_IMPLEMENTED, "Not configured here", "The operator of this API has to turn it on."
-    ),
     "unavailable": ApiProblem(
         HTTPStatus.SERVICE_UNAVAILABLE, "Temporarily unavailable", "Send the request again after Retry-After."
     ),

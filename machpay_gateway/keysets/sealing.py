@@ -13,6 +13,10 @@ _NONCE_BYTES, _KEY_BYTES = 12, 32
 _INFO = b"machpay signing key"
 
 
+class SealedByAnotherKey(ConfigurationError):
+    """What is sealed cannot be opened with this secret key."""
+
+
 def seal(content: bytes, secret_key: bytes, name: str) -> bytes:
     """Return *content*, encrypted with *secret_key* and bound to *name*."""
     nonce = urandom(_NONCE_BYTES)
@@ -20,11 +24,11 @@ def seal(content: bytes, secret_key: bytes, name: str) -> bytes:
 
 
 def unseal(sealed: bytes, secret_key: bytes, name: str) -> bytes:
-    """Return what `seal` encrypted. Raises ConfigurationError for another *secret_key* or *name*, or a changed seal."""
+    """Return what `seal` encrypted. Raises SealedByAnotherKey for another *secret_key* or *name*, or a changed seal."""
     try:
         return _cipher(secret_key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], name.encode())
     except (InvalidTag, ValueError):  # ValueError: too short to hold a nonce
-        raise ConfigurationError(
+        raise SealedByAnotherKey(
             f"The signing key {name} was sealed by another secret key: give the one of then (MACHPAY_SECRET_KEY), or "
             "replace it by `machpay-gateway signing-keys rotate --now`, which ends all tokens"
         ) from None

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.compact import CompactToken
 from machpay_gateway.core.jose.ports import SigningKeyStore
 from machpay_gateway.core.jose.signing import (
@@ -22,7 +23,7 @@ from machpay_gateway.core.jose.signing import (
 )
 from machpay_gateway.core.jose.token import VerifyingKey, is_signed_by
 from machpay_gateway.core.keys.audit import APPLICATION, Actor, Change
-from machpay_gateway.keysets.sealing import seal, unseal
+from machpay_gateway.keysets.sealing import SealedByAnotherKey, seal, unseal
 from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.singleflight import SingleFlight
 
@@ -91,9 +92,14 @@ class SigningKeys:
 
     async def sign(self, claims: Mapping[str, Any], typ: str) -> str:
         """Return a signed token with the header *typ* and *claims*. Raises StoreUnavailable, ConfigurationError."""
-        key = await self._signing_key()
+        try:
+            key = await self._signing_key()
+            private = self._private_key(key)
+        except ConfigurationError as exc:
+            self._throttle.log(logging.ERROR, "A token could not be signed: %s", exc)
+            raise
         header = {"alg": ALGORITHM, "kid": key.kid, "typ": typ}
-        return jwt.encode(header, dict(claims), self._private_key(key), algorithms=[ALGORITHM])
+        return jwt.encode(header, dict(claims), private, algorithms=[ALGORITHM])
 
     async def has_signed(self, token: CompactToken) -> bool:
         """Tell whether one of these keys has signed *token*. Raises StoreUnavailable."""
@@ -109,6 +115,19 @@ class SigningKeys:
         if self._is_old:
             await self._refresh()
         return [orjson.loads(key.public) for key in alive_at(self._keys, self._clock(), self._life_seconds)]
+
+    async def check_secret_key(self) -> None:
+        """Load the keys. Raises ConfigurationError when one that signs was encrypted with another secret key.
+
+        Raises StoreUnavailable. Without a secret key, or before the first signing key, there is nothing to compare.
+        """
+        await self._loads.join(None)
+        if (mistake := self.secret_key_mistake()) is not None:
+            raise ConfigurationError(mistake)
+
+    def secret_key_mistake(self) -> str | None:
+        """Return what is wrong with the secret key, by the keys that are loaded: None if it opens those that sign."""
+        return secret_key_mistake(self._keys, self._secret_key, self._clock())
 
     async def ensure(self) -> None:
         """Create the first key if there is none. Raises StoreUnavailable, ConfigurationError."""
@@ -211,6 +230,27 @@ class SigningKeys:
         public = {**key.as_dict(private=False), "alg": ALGORITHM, "use": "sig"}
         sealed = seal(key.as_pem(private=True), self._secret_key(), key.kid or "")
         return SigningKey(key.kid or "", orjson.dumps(public), sealed, now, signs_from)
+
+
+def secret_key_mistake(keys: Sequence[SigningKey], secret_key: Callable[[], bytes], now: float) -> str | None:
+    """Return why *secret_key* does not open those of *keys* that sign at *now* or later; None if it does.
+
+    None too when there is none, which *secret_key* says by a ConfigurationError: a process may verify without it.
+    """
+    signing = signing_at(keys, now)
+    needed = [key for key in keys if key is signing or key.signs_from > now]
+    if not needed:
+        return None
+    try:
+        secret = secret_key()
+    except ConfigurationError:
+        return None
+    try:
+        for key in needed:
+            unseal(key.sealed, secret, key.kid)
+    except SealedByAnotherKey as exc:
+        return str(exc)
+    return None
 
 
 def _parse_private_key(pem: bytes) -> RSAKey:

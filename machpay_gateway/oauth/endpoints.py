@@ -20,7 +20,6 @@ from machpay_gateway.core.oauth.error import OAuthErrorCode, OAuthRefusal
 from machpay_gateway.core.oauth.parameters import Parameters
 from machpay_gateway.core.oauth.token_request import ClientRequest
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.oauth.responses import json_response, refusal_response
 from machpay_gateway.services.token_issuance import TokenResponse
 from machpay_gateway.web.forms import read_form
@@ -91,7 +90,7 @@ def introspection_endpoint(gateway: Gateway) -> Endpoint:
 
 def _for_clients(gateway: Gateway, handle: Callable[[ClientRequest, int | None], Awaitable[Response]]) -> Endpoint:
     """Return an endpoint that authenticates the client and passes its request, and address, on to *handle*."""
-    throttle, realm = LogThrottle(logger), gateway.brand.realm
+    realm = gateway.brand.realm
 
     async def endpoint(http: Request) -> Response:
         try:
@@ -101,8 +100,7 @@ def _for_clients(gateway: Gateway, handle: Callable[[ClientRequest, int | None],
             return await handle(request, facts_of(http.scope).address)
         except Unavailable:
             return refusal_response(_STORE_UNAVAILABLE, realm)
-        except ConfigurationError as exc:
-            throttle.log(logging.ERROR, "A token could not be signed: %s", exc)
+        except ConfigurationError:  # the log says why no token can be signed
             return refusal_response(_CANNOT_SIGN, realm)
 
     return endpoint

@@ -55,6 +55,8 @@ async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]
         checks["database"] = _READ_ONLY
     if gateway.settings.oauth is not None:
         checks["signing keys"] = await _signing_keys(gateway)
+    if (mistake := gateway.signing.secret_key_mistake()) is not None:
+        checks["signing keys"] = f"wrong secret_key: sessions and tokens get 503, and issued ones still work. {mistake}"
     return checks
 
 

@@ -1,5 +1,6 @@
 """Sessions: creation, claims, permissions and expiry."""
 
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from machpay_gateway import Principal
 from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
 from machpay_gateway.core.limits.rate import TIERS
+from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.services.keys import Keys
 from tests.admin.conftest import Api, Caller, in_memory, places, serving_api, status_and_code
 from tests.keyrings import logged
@@ -234,3 +236,18 @@ async def test_the_key_that_signs_sessions_is_published_and_its_private_part_is_
     assert published in response.json()["keys"]
     assert not {"d", "p", "q", "dp", "dq", "qi"} & published.keys()
     assert b"PRIVATE KEY" not in stored.sealed
+
+
+@pytest.mark.own_gateway
+async def test_a_caller_is_not_told_how_the_signing_keys_are_repaired(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_api(database="memory://") as api:
+        admin = await api.caller()
+        other = SigningKeys(api.gateway.store, secret_key=lambda: b"t" * 32, life_seconds=60, clock=time.time)
+        await other.rotate(at_once=True)
+        await api.gateway.signing.all()
+        response = await admin.ask("POST", "/v1/sessions", {})
+
+    assert status_and_code(response) == (503, "unavailable")
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["detail"] == "No session can be issued now."
+    assert "A token could not be signed: The signing key" in caplog.text

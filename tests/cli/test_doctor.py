@@ -72,6 +72,26 @@ def test_nothing_is_wrong_after_init(invoke: Invoke) -> None:
     assert lines[-1].strip() == 'way out: for more than one worker: redis = "redis://HOST:6379/0"'
 
 
+def test_a_secret_key_that_does_not_open_the_signing_keys_is_wrong(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "signing keys" not in {finding["subject"] for finding in checked(invoke, exit_code=0)}
+    assert invoke("signing-keys", "rotate").exit_code == 0
+    assert only(checked(invoke, exit_code=0), "signing keys")[:2] == ("ok", "the secret key opens them")
+
+    monkeypatch.setenv("MACHPAY_SECRET_KEY", "t" * 32)
+    status, text, _ = only(checked(invoke, exit_code=1), "signing keys")
+    assert (status, "sealed by another secret key" in text) == ("wrong", True)
+
+    monkeypatch.delenv("MACHPAY_SECRET_KEY")
+    secret = Path("machpay.db.secret")
+    secret.rename("elsewhere")
+    assert only(checked(invoke, exit_code=0), "signing keys")[0] == "warning"
+    assert not secret.exists(), "none is made"
+    secret.write_text("short", encoding="ascii")
+    assert "holds no secret key" in only(checked(invoke, exit_code=1), "signing keys")[1]
+
+
 def test_before_init_it_says_that_there_is_no_database_and_makes_none(invoke_bare: Invoke) -> None:
     findings = checked(invoke_bare, exit_code=1)
 

@@ -20,6 +20,7 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.stores.sql.health_checks import database_findings
@@ -262,3 +263,15 @@ async def test_missing_signing_keys_are_told(tmp_path: Path, monkeypatch: pytest
         assert checks["signing keys"].startswith("missing: ")
         monkeypatch.setattr(it.gateway.signing, "jwks", failing(OSError()))
         assert (await ask())[1]["signing keys"].startswith("away: ")
+
+
+async def test_another_secret_key_than_that_of_the_signing_keys_is_told(tmp_path: Path) -> None:
+    async with worker(tmp_path, secret_key=secrets.token_hex(32)) as (it, ask):
+        other = SigningKeys(it.gateway.store, secret_key=lambda: b"t" * 32, life_seconds=60, clock=time.time)
+        await other.rotate()
+        await it.gateway.signing.all()  # as it does every 20 s
+        status, checks = await ask()
+
+    assert status == 200
+    assert checks["signing keys"].startswith("wrong secret_key: sessions and tokens get 503")
+    assert "MACHPAY_SECRET_KEY" in checks["signing keys"]

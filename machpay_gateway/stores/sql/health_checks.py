@@ -9,10 +9,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
+from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.stores.lookup_queue import finish_within
 from machpay_gateway.stores.schema import ACCOUNTS, HEAD, KEY_SECRETS, KEYS, REVISIONS
 from machpay_gateway.stores.sql.engine import Database
 from machpay_gateway.stores.sql.revision import database_revision, is_usable, migration_command
+from machpay_gateway.stores.sql.secret import secret_beside, secret_path
+from machpay_gateway.stores.sql.signing import SqlSigningKeys
 from machpay_gateway.stores.sql.write_checks import check_disk, read_only_reason, write_findings
 
 _BUSY_SECONDS = 5.0
@@ -52,6 +55,32 @@ async def database_findings(url: str, tiers: Collection[str]) -> Sequence[CheckR
         return [content, *results, *writes, *unknown]
     finally:
         await database.close()
+
+
+async def stored_signing_keys(url: str) -> Sequence[SigningKey]:
+    """Return the signing keys in the database at *url*; none where there is no such table yet.
+
+    Raises StoreUnavailable, ConfigurationError.
+    """
+    database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
+    if database.is_in_memory or database.is_missing:
+        return []
+    try:
+        async with database.read_connection("schema revision") as connection:
+            if not is_usable(await database_revision(connection)):
+                return []
+        return await SqlSigningKeys(database).signing_keys()
+    finally:
+        await database.close()
+
+
+def existing_secret_key(url: str) -> bytes | None:
+    """Return the secret key beside a SQLite file, None if there is none; creates none. Raises ConfigurationError."""
+    database = Database(url, busy_timeout_seconds=_BUSY_SECONDS)
+    file = Path(str(database.url.database))
+    if not database.is_sqlite or database.is_in_memory or not secret_path(file).exists():
+        return None
+    return secret_beside(file)
 
 
 def _in_memory() -> CheckResult:
