@@ -1,150 +1,108 @@
 """`machpay-gateway init`: create a settings file, a database, an account and an admin key."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from machpay_gateway.assembly import unservable
+from machpay_gateway.cli.init_questions import Answers, ask
+from machpay_gateway.cli.new_settings import DEFAULT_DATABASE, NewSettings
 from machpay_gateway.cli.output import account_json, json_option, print_json, warn_of_secret
+from machpay_gateway.cli.prompts import is_terminal
 from machpay_gateway.cli.session import CliSession, operator_actor, pass_session
 from machpay_gateway.core.accounts.account import Account
+from machpay_gateway.core.accounts.management import MANAGING
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.document import issued_key_document
 from machpay_gateway.core.keys.key import KeyRecord
 from machpay_gateway.core.limits.rate import TIERS
 from machpay_gateway.core.scopes import KNOWN_SCOPES
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.settings import load_settings
 
 Issued = tuple[Account, KeyRecord, str]
 
-SETTINGS = """\
-# Settings of MachPay Gateway. A value here is overridden by its variable, such as MACHPAY_DATABASE, and by Python.
-# `machpay-gateway policy check` reports every mistake in this file; `policy explain GET /v1/skills` shows which rule
-# applies.
-
-# Where accounts and keys are stored: a SQLite file, or postgresql://user@host/name.
-database = "sqlite:///machpay.db"
-
-# Requests that match no route below: "deny" refuses them, "authenticated" requires any valid credential.
-unlisted_routes = "deny"
-
-# The environments whose keys are accepted.
-# environments = ["live", "test"]
-
-# Proxies that may name the client's address, and the one header that they use for it.
-# trusted_proxies = ["10.0.0.0/8"]
-# client_ip_header = "X-Forwarded-For"
-
-# How many bad credentials one address may present before it is refused for a while.
-# failure_limit = "120/minute"
-
-# Send X-RateLimit-* headers besides RateLimit and RateLimit-Policy.
-# legacy_headers = false
-
-# Scopes that keys may hold besides those that routes require.
-# scopes = ["reports:read"]
-
-# Tiers that are added to, or replace: test 100/minute and 5 at a time, standard 1000/minute and 50,
-# enterprise 10000/minute and 500.
-# [tiers.partner]
-# rate = "5000/minute"
-# concurrency = 200
-
-# Routes: a method (* for all) and a path; {id} is one segment, a final {rest:path} matches the rest of the path.
-# scopes: "a b" requires both, "a | b" one of them, and no scopes any valid credential. cost: units of the rate, by
-# default 1.
-[[routes]]
-match = "GET /healthz"
-public = true
-
-[[routes]]
-match = "GET /v1/skills"
-scopes = "skills:list"
-
-[[routes]]
-match = "POST /v1/skills/execute"
-scopes = "skills:execute"
-
-[[routes]]
-match = "GET /v1/account"
-scopes = "account:read"
-
-[[routes]]
-match = "PATCH /v1/account"
-scopes = "account:write"
-
-[[routes]]
-match = "* /v1/webhooks/{rest:path}"
-scopes = "webhooks:manage"
-
-# Apps that act for users (OAuth 2.1): the URLs of the authorization server and of this API. The issuer's host serves
-# only the gateway, and no upstream.
-# Then: machpay-gateway users create EMAIL, and machpay-gateway clients create NAME.
-# [oauth]
-# issuer = "https://auth.example.com"
-# audience = "https://api.example.com"
-# Let apps register themselves, for this account and with no more scopes than these:
-# registration_account = "acme"
-# registration_scopes = ["account:read"]
-
-# The Console, on which people create, watch and revoke keys: its URL, on a host that serves no upstream. The issuer may
-# be on the same host.
-# Then: machpay-gateway users create EMAIL --role admin
-# [console]
-# url = "https://console.example.com"
-# api_url = "https://api.example.com"
-# idle_minutes = 60      # an idle session ends
-# confirm_minutes = 15   # pages on secrets ask for the password again; 0 never asks
-
-# Issuers whose JWTs are accepted besides API keys.
-# [[issuers]]
-# issuer = "https://id.example.com"
-# audience = "https://api.example.com"
-# scopes_claim = "permissions"    # by default scope or scp; docs/issuers.md has the settings for each issuer
-# tier = "standard"
-"""
-
-_NEXT_STEPS = """
-Next:
-  1. Keep the admin key in a secret manager; it has every management scope.
-  2. Write your routes into {file}, then: machpay-gateway policy check
-  3. Guard your application: app.add_middleware(MachPayAuth)
-  4. Create a key for a client:
-     machpay-gateway keys create --account {account} --name first-client --environment test --scope skills:execute\
-"""
+SETTINGS = NewSettings().render()
 
 
 @click.command()
 @click.option("--account", default="main", show_default=True, metavar="NAME", help="Name of the first account.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    metavar="NAME[=TEXT]",
+    help="A scope of your API, and what it allows; or a comma list. Repeatable.",
+)
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    metavar='"METHOD PATH [SCOPES]"',
+    help='A route, and what it requires: scopes, or "public". Repeatable.',
+)
+@click.option("--application", metavar="MODULE:NAME", help="Your FastAPI application, for the scopes that it requires.")
+@click.option("--database", metavar="URL", help=f"Where accounts and keys are stored; default: {DEFAULT_DATABASE}.")
+@click.option("--redis", metavar="URL", help="Where several processes count their limits together.")
+@click.option("--upstream", metavar="URL", help="Where `machpay-gateway serve` forwards requests.")
+@click.option("--yes", is_flag=True, help="Ask nothing on a terminal.")
 @json_option
 @pass_session
-def init(session: CliSession, *, account: str, as_json: bool) -> None:
+def init(  # noqa: PLR0913 - what is chosen, by option
+    session: CliSession,
+    *,
+    account: str,
+    scopes: tuple[str, ...],
+    routes: tuple[str, ...],
+    application: str | None,
+    database: str | None,
+    redis: str | None,
+    upstream: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Create settings, database, account and admin key.
 
-    Writes machpay.toml, prepares the database, and creates a first account and its admin key. Existing files and
-    accounts are not changed.
+    Writes machpay.toml, prepares the database, and creates a first account and its admin key. On a terminal it asks for
+    what is not given. Existing files and accounts are not changed.
     """
-    written = _write_settings(session.settings_file)
+    file = session.settings_file
+    chosen = Answers(tuple(scopes), tuple(routes), application, database, redis, upstream)
+    is_new = not file.exists()
+    if not is_new and chosen != Answers():
+        raise click.UsageError(f"{file} exists already and is not changed: edit it, or name another one with --config.")
+    if is_new and is_terminal() and not yes and not as_json:
+        chosen = ask(chosen, file)
+    written = is_new and _write_settings(file, chosen.settings())
 
     async def prepare(gateway: Gateway) -> Issued | None:
         return None if await gateway.accounts.list() else await _first_account(gateway, account)
 
     issued = session.run(prepare, creates=True, upgrade=True)
     if as_json:
-        print_json(
-            {"object": "init", "config": str(session.settings_file), "config_written": written, **_issued_json(issued)}
-        )
+        print_json({"object": "init", "config": str(file), "config_written": written, **_issued_json(issued)})
     else:
-        _print_steps(session.settings_file, issued, written=written)
+        _print_steps(session, issued, written=written)
     if issued is not None:
         warn_of_secret()
 
 
-def _write_settings(path: Path) -> bool:
+def _write_settings(path: Path, settings: NewSettings) -> bool:
+    """Write *settings* to *path*; return False if it exists. Raises ConfigurationError for a mistake in them.
+
+    The environment does not matter: what is written has to be right by itself.
+    """
+    text = settings.render()
+    checked = load_settings(settings.options(), environ={})
+    # The usual database needs no driver, and MACHPAY_DATABASE may override it.
+    if settings.database != DEFAULT_DATABASE and (mistakes := unservable(checked)):
+        raise ConfigurationError("\n".join(mistakes))
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(SETTINGS)
+            file.write(text)
     except FileExistsError:
         return False
     except OSError as exc:
@@ -155,11 +113,18 @@ def _write_settings(path: Path) -> bool:
 
 
 async def _first_account(gateway: Gateway, name: str) -> Issued:
+    scopes = _admin_scopes(gateway)  # first: it may raise
     account = await gateway.accounts.create(name, "standard", actor=operator_actor())
     key, secret = await gateway.keys.create(
-        account.id, name="admin", scopes=KNOWN_SCOPES, environment="live", actor=operator_actor()
+        account.id, name="admin", scopes=scopes, environment="live", actor=operator_actor()
     )
     return account, key, secret
+
+
+def _admin_scopes(gateway: Gateway) -> Sequence[str]:
+    """Return the scopes of the admin key: all of the project, which it can pass on; without any, the default ones."""
+    own = [name for name in gateway.scopes if name not in KNOWN_SCOPES]
+    return [MANAGING, *own] if own else KNOWN_SCOPES
 
 
 def _issued_json(issued: Issued | None) -> dict[str, Any]:
@@ -169,13 +134,26 @@ def _issued_json(issued: Issued | None) -> dict[str, Any]:
     return {"account": account_json(account), "key": issued_key_document(key, secret, time.time(), TIERS)}
 
 
-def _print_steps(file: Path, issued: Issued | None, *, written: bool) -> None:
+def _print_steps(session: CliSession, issued: Issued | None, *, written: bool) -> None:
+    file, settings = session.settings_file, session.load_settings()
     click.echo(f"Settings  {file}{'' if written else ' existed already'}")
-    click.echo("Database  ready")
+    click.echo(f"Database  {session.database.name} is ready")
     if issued is None:
         click.echo("Accounts  exist already: no key was created")
         return
     account, key, secret = issued
     click.echo(f"Account   {account.name} ({account.id})")
-    click.echo(f"Admin key {key.id} with {key.scopes}\n\n{secret}")
-    click.echo(_NEXT_STEPS.format(file=file, account=account.name))
+    click.echo(f"Admin key {key.id} with {key.scopes}\n\n{secret}\n\nNext:")
+    scope = next((f" --scope {name}" for name in key.scopes if name != MANAGING), "")
+    guard = "app.add_middleware(MachPayAuth)"
+    if settings.upstreams:
+        guard = "machpay-gateway serve"
+    create = f"machpay-gateway keys create --account {account.name} --name first-client --environment test{scope}"
+    steps = (
+        "Keep the admin key in a secret manager: it creates keys over the API.",
+        f"Check {file} whenever you change it: machpay-gateway policy check",
+        f"Guard your API: {guard}",
+        f"Create a key for a client:\n     {create}",
+    )
+    for number, step in enumerate(steps, start=1):
+        click.echo(f"  {number}. {step}")

@@ -242,6 +242,7 @@ async def test_the_key_that_signs_sessions_is_published_and_its_private_part_is_
 async def test_a_caller_is_not_told_how_the_signing_keys_are_repaired(caplog: pytest.LogCaptureFixture) -> None:
     async with serving_api(database="memory://") as api:
         admin = await api.caller()
+        assert (await admin.ask("GET", "/v1/whoami")).status_code == 200, "it has started"
         other = SigningKeys(api.gateway.store, secret_key=lambda: b"t" * 32, life_seconds=60, clock=time.time)
         await other.rotate(at_once=True)
         await api.gateway.signing.all()

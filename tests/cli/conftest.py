@@ -14,6 +14,16 @@ from machpay_gateway.services import passwords
 
 Invoke = Callable[..., Result]
 
+# The sample API's routes.
+SKILLS = (
+    "GET /healthz public",
+    "GET /v1/skills skills:list",
+    "POST /v1/skills/execute skills:execute",
+    "GET /v1/account account:read",
+    "PATCH /v1/account account:write",
+    "* /v1/webhooks/{rest:path} webhooks:manage",
+)
+
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
     result = CliRunner().invoke(cli, arguments, input=stdin, prog_name="machpay-gateway")
@@ -43,7 +53,7 @@ def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("initialised")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert run("init").exit_code == 0
+        assert run("init", *(argument for route in SKILLS for argument in ("--route", route))).exit_code == 0
     return folder
 
 
