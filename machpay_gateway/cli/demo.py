@@ -16,8 +16,11 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import click
+from starlette.types import ASGIApp
 
 from machpay_gateway.assembly import ConfiguredGateway
+from machpay_gateway.cli.demo_page import ROUTE as LANDING
+from machpay_gateway.cli.demo_page import DemoPage
 from machpay_gateway.cli.output import json_option, print_json
 from machpay_gateway.core.accounts.user import ADMIN
 from machpay_gateway.core.errors import ConfigurationError
@@ -42,7 +45,7 @@ _ADDRESSES = ("127.0.0.1", "::1")
 # Each call is one self-contained line, so that it can be pasted.
 _TEXT = """\
 MachPay Gateway guards a sample API at {url}, with separate live and sandbox upstreams.
-Stop it with Ctrl-C; nothing is kept.
+Open it in a browser to begin. Stop it with Ctrl-C; nothing is kept.
 
 admin key, live: {admin_scopes}
   {admin}
@@ -110,7 +113,7 @@ class DemoRecords:
 @json_option
 def demo(*, port: int, host: str, as_json: bool) -> None:
     """Serve a sample API, and print keys and calls to try. Stop with Ctrl-C."""
-    address = _loopback(host)
+    listen = _listen(_loopback(host), port)
     sample = load_sample()
     try:
         from machpay_gateway.cli.samples import serving_sample
@@ -121,10 +124,9 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
         _until_stopped(),
         _without_variables(),
         TemporaryDirectory(prefix="machpay-demo-") as folder,
-        serving_sample(sample.create_app("live")) as live,
-        serving_sample(sample.create_app("sandbox")) as sandbox,
+        serving_sample(_with_page(sample.create_app("live"), listen)) as live,
+        serving_sample(_with_page(sample.create_app("sandbox"), listen)) as sandbox,
     ):
-        listen = _listen(address, port)
         settings = _write_settings(Path(folder), sample, listen, live=live, sandbox=sandbox)
         gateway = ConfiguredGateway(config=settings)
         records = asyncio.run(_create_records(gateway))
@@ -141,6 +143,10 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
             asyncio.run(run())
         except ConfigurationError as exc:
             raise click.ClickException(f"{exc}; choose another one with --port, or 0 for a free one.") from exc
+
+
+def _with_page(app: ASGIApp, listen: str) -> ASGIApp:
+    return DemoPage(app, url=f"http://{listen}", console=f"{_pages_url(listen)}/console")
 
 
 def load_sample() -> ModuleType:
@@ -193,7 +199,7 @@ def _write_settings(folder: Path, sample: ModuleType, listen: str, *, live: str,
     """Write the settings of a gateway at *listen* in front of two upstreams, and return their file."""
     routes = "".join(
         f'[[routes]]\nmatch = "{route.match}"\nscopes = "{route.requires}"\npublic = {str(route.public).lower()}\n'
-        for route in sample.ROUTES
+        for route in (LANDING, *sample.ROUTES)
     )
     file = folder / "machpay.toml"
     file.write_text(

@@ -79,6 +79,28 @@ def test_the_websocket_says_back_who_is_calling(demo: Demo) -> None:
         assert re.fullmatch(r"key_\w+: hello", str(received))
 
 
+def test_a_browser_gets_a_page_that_leads_to_the_console(demo: Demo) -> None:
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    page = httpx2.get(demo.url, headers={"Accept": accept})
+
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    match = re.search(r'<a href="(http://localhost:\d+/console)">', page.text)
+    assert match
+    assert httpx2.get(match[1], follow_redirects=True).status_code == 200
+    assert f"curl -i {demo.url}/v1/skills" in page.text
+    assert not any(demo.secret(name) in page.text for name in ("admin", "test", "read-only"))
+
+
+@pytest.mark.parametrize("accept", ["application/json", "*/*"])
+def test_a_program_gets_the_problem_of_a_path_that_is_not_listed(demo: Demo, accept: str) -> None:
+    root, other = [httpx2.get(demo.url + path, headers={"Accept": accept}) for path in ("/", "/other")]
+
+    assert (root.status_code, root.headers["content-type"]) == (404, "application/problem+json")
+    assert root.json().keys() == other.json().keys()
+    assert root.json()["code"] == "route_not_found"
+    assert root.json()["request_id"] == root.headers["x-request-id"]
+
+
 def test_the_console_lets_the_printed_user_in(demo: Demo) -> None:
     (line,) = [each for each in demo.lines if each.startswith("The Console is at ")]
     match = re.fullmatch(r"The Console is at (\S+): sign in as (\S+) with the password (\S+)", line)
