@@ -25,7 +25,7 @@ from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
-from machpay_gateway.web.application_scopes import ApplicationScopes
+from machpay_gateway.web.application_scopes import ApplicationScopes, may_refuse
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers, sending_cors
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.lifespan import run_lifespan
@@ -82,7 +82,8 @@ class MachPayAuth:
         self.app = app
         self.config_error: ConfigurationError | None = None
         self._detour: _Detour | None = None  # serves HTTP requests instead, where the settings need more than usual
-        self._refusals: dict[int, tuple[RequestFacts, Denied]] = {}  # by the application, until its response begins
+        # By the application's dependency, until its response begins; None where none can refuse.
+        self._refusals: dict[int, tuple[RequestFacts, Denied]] | None = {} if may_refuse() else None
         try:
             gateway = gateway or ConfiguredGateway(**options)
             self.trust = _trust_of(gateway, trust)
@@ -168,20 +169,10 @@ class MachPayAuth:
         added = response_headers(admission, facts.request_id, gateway.legacy_headers)
         streams = self._streams
         stream: OpenStream | None = None
-        refusals = self._refusals
 
         def send_response(message: Message) -> Awaitable[None]:  # noqa: C901, PLR0912 - one straight line
             """Send *message* with our headers added. Not a coroutine: that would cost 2 % of the throughput."""
             nonlocal began, held, send, status, stream
-            if refusals and id(facts) in refusals and began is not None:
-                (_, denied), send_on = refusals.pop(id(facts)), send
-                send = _discard  # the response that the application has begun
-                if held is not None:
-                    held.release()
-                    held = None
-                refused_at, began = began, None
-                denied = replace(denied, route=route)
-                return self._refuse(scope, _connected, send_on, facts, denied, record=record, began_at=refused_at)
             step = message["type"]
             opens = False
             if step == "http.response.body":
@@ -222,6 +213,28 @@ class MachPayAuth:
                 began = None
             return send(message)
 
+        refusals, send_to_client = self._refusals, send_response
+        if refusals is not None:
+
+            def send_unless_refused(
+                message: Message,
+                scope: Scope = scope,
+                refusals: dict[int, tuple[RequestFacts, Denied]] = refusals,
+            ) -> Awaitable[None]:
+                """Send *message*, or the refusal by which the application's own dependency has ended the request."""
+                nonlocal began, held, send
+                if id(facts) not in refusals or began is None:
+                    return send_response(message)
+                (_, denied), send_on, refused_at = refusals.pop(id(facts)), send, began
+                send, began = _discard, None  # the rest of the response that the application has begun
+                if held is not None:
+                    held.release()
+                    held = None
+                denied = replace(denied, route=route)
+                return self._refuse(scope, _connected, send_on, facts, denied, record=record, began_at=refused_at)
+
+            send_to_client = send_unless_refused
+
         default_status = _CLIENT_GONE
         if kind == "websocket":
             receive = receive_until_end(receive, lambda: stream)
@@ -229,19 +242,17 @@ class MachPayAuth:
                 scope = without_protocols(scope)
         try:
             # `dict(scope, …)` is a third faster than `{**scope, …}`.
-            await serve(
-                dict(
-                    scope,
-                    machpay=caller,
-                    machpay_facts=facts,
-                    machpay_admission=admission or UNCOUNTED,
-                    machpay_refusals=refusals,
-                    auth=principal,
-                    user=principal,
-                ),
-                receive,
-                send_response,
+            passed = dict(
+                scope,
+                machpay=caller,
+                machpay_facts=facts,
+                machpay_admission=admission or UNCOUNTED,
+                auth=principal,
+                user=principal,
             )
+            if refusals is not None:
+                passed["machpay_refusals"] = refusals
+            await serve(passed, receive, send_to_client)
         except asyncio.CancelledError as exc:
             if stream is None or not stream.explains(exc):
                 raise
@@ -256,7 +267,7 @@ class MachPayAuth:
                 streams.discard(stream)
             if held is not None:  # after an error, a cancellation or a disconnect; releasing awaits nothing
                 held.release()
-            if refusals:
+            if refusals is not None:
                 refusals.pop(id(facts), None)
             if began is not None:
                 record(principal, route, outcome, status or default_status, began)

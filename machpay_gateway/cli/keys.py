@@ -146,18 +146,31 @@ def show(session: CliSession, *, key: str, as_json: bool) -> None:
 
 @keys.command(short_help="Change the settings of a key.")
 @click.argument("key")
+@click.option("--name", help="A name for people.")
+@click.option("--scope", "scopes", multiple=True, help='A scope, or a comma list, of all it then has; "" for none.')
 @click.option("--owner", help='Whom within the account the key is for; "" for nobody in particular.')
 @click.option("--tier", help="A tier of its own, instead of the account's; \"\" for the account's again.")
 @json_option
 @pass_session
-def update(session: CliSession, *, key: str, owner: str | None, tier: str | None, as_json: bool) -> None:
+def update(
+    session: CliSession,
+    *,
+    key: str,
+    name: str | None,
+    scopes: tuple[str, ...],
+    owner: str | None,
+    tier: str | None,
+    as_json: bool,
+) -> None:
     """Change the settings of KEY that are given. They hold from its next request on."""
-    if owner is None and tier is None:
-        raise click.UsageError("Nothing to change: give --owner or --tier.")
+    if name is None and not scopes and owner is None and tier is None:
+        raise click.UsageError("Nothing to change: give --name, --scope, --owner or --tier.")
     changed = session.run(
         lambda gateway: gateway.keys.update(
             None,
             key,
+            name=UNCHANGED if name is None else name,
+            scopes=split_names(None, None, scopes) if scopes else UNCHANGED,
             owner=UNCHANGED if owner is None else owner or None,
             own_tier=UNCHANGED if tier is None else tier or None,
             actor=operator_actor(),

@@ -31,6 +31,6 @@ def none_if_empty(_ctx: click.Context, _param: click.Parameter, value: str | Non
     return value or None
 
 
-def split_names(_ctx: click.Context, _param: click.Parameter, values: Iterable[str]) -> tuple[str, ...]:
+def split_names(_ctx: click.Context | None, _param: click.Parameter | None, values: Iterable[str]) -> tuple[str, ...]:
     """Return the names in *values*, each of which may be a list with commas or blanks, once each."""
     return tuple(dict.fromkeys(name for value in values for name in re.split(r"[,\s]+", value) if name))

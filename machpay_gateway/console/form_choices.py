@@ -1,6 +1,6 @@
 """Choices and live checks that the forms of keys and apps share: scopes, environment, and grace period."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import islice
 from typing import NamedTuple
@@ -44,11 +44,16 @@ def limit_checks(checks: Iterator[LineCheck], count: int, limit: int) -> list[Li
     return [*first, LineCheck(f"{count - limit} too many: the limit is {limit}.", is_valid=False)]
 
 
-def scope_choices(defined: Iterable[str], checked: Collection[str]) -> list[ScopeChoice]:
-    """Return every *defined* scope, and those *checked* already that are none of them, such as wildcards."""
+def scope_choices(
+    defined: Iterable[str], checked: Collection[str], descriptions: Mapping[str, str]
+) -> list[ScopeChoice]:
+    """Return every *defined* scope, and those *checked* already that are none of them, such as wildcards.
+
+    *descriptions* are those in the settings.
+    """
     defined = list(defined)
     names = [*defined, *(name for name in checked if name not in defined)]
-    return [ScopeChoice(name, describe_scope(name), name in checked) for name in names]
+    return [ScopeChoice(name, describe_scope(name, descriptions), name in checked) for name in names]
 
 
 def validate_environment(name: str) -> None:

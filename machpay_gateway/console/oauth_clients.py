@@ -1,11 +1,12 @@
 """The pages on OAuth clients, which users know as apps: the list, one app, its secret, and the grants of users."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from http import HTTPStatus
 
 from starlette.responses import Response
 
-from machpay_gateway.console.form_choices import GRACE_PERIODS, parse_grace_period, scope_choices
+from machpay_gateway.console.form_choices import GRACE_PERIODS, ScopeChoice, parse_grace_period, scope_choices
 from machpay_gateway.console.forms import FieldErrors
 from machpay_gateway.console.oauth_client_form import CLIENT_TYPES, OAuthClientForm, check_uris
 from machpay_gateway.console.page_request import PageError, PageRequest, not_found
@@ -179,7 +180,7 @@ def _new_page(request: PageRequest, form: OAuthClientForm, status: int = HTTPSta
         "app_new.html",
         status,
         form=form,
-        choices=scope_choices(sorted(request.gateway.oauth_clients.grantable), form.scopes),
+        choices=_scope_choices(request, form.scopes),
         checks=check_uris(form.uris),
         environments=ENVIRONMENTS,
         client_types=CLIENT_TYPES,
@@ -201,7 +202,8 @@ async def _client_page(
         tiers=request.gateway.policy.tiers,
         version=version or client.version,
         form=form,
-        choices=scope_choices(sorted(request.gateway.oauth_clients.grantable), form.scopes),
+        choices=_scope_choices(request, form.scopes),
+        scope_descriptions=request.gateway.settings.scope_descriptions,
         checks=check_uris(form.uris),
         grace_periods=GRACE_PERIODS,
         grants=grants[:_GRANTS_PAGE_SIZE],
@@ -226,3 +228,8 @@ async def _list_grants(request: PageRequest, client: OAuthClient, after: str) ->
 def _has_authorization_server(request: PageRequest) -> bool:
     """Tell whether this gateway issues tokens to OAuth clients."""
     return request.gateway.settings.oauth is not None
+
+
+def _scope_choices(request: PageRequest, checked: Collection[str]) -> list[ScopeChoice]:
+    descriptions = request.gateway.settings.scope_descriptions
+    return scope_choices(sorted(request.gateway.oauth_clients.grantable), checked, descriptions)

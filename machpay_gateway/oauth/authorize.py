@@ -65,7 +65,7 @@ class Authorization:
         """Serve by *gateway*, which has an authorization server."""
         self._gateway = gateway
         self._settings = gateway.oauth_settings
-        self._pages = OAuthPages(self._settings, gateway.brand)
+        self._pages = OAuthPages(self._settings, gateway.brand, gateway.settings.scope_descriptions)
         is_secure = self._settings.is_secure
         self._session = Cookie.of("session", is_secure=is_secure)
         self._form = Cookie.of("form", is_secure=is_secure)

@@ -19,9 +19,11 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 
 class OAuthPages:
-    """Renders the pages of the authorization server with *settings*, under the name of *brand*."""
+    """Renders the pages of the authorization server."""
 
-    def __init__(self, settings: OAuthSettings, brand: Brand) -> None:
+    def __init__(self, settings: OAuthSettings, brand: Brand, scope_descriptions: Mapping[str, str]) -> None:
+        """Render by *settings*, under the name of *brand*. *scope_descriptions* say what scopes allow."""
+        self._scope_descriptions = scope_descriptions
         self._pages = Pages(_TEMPLATES, brand=brand.name)
         self._settings = settings
 
@@ -45,7 +47,7 @@ class OAuthPages:
             "is_test": request.client.environment == "test",
             "email": user.email,
             "account": user.account_id,
-            "scopes": [(name, describe_scope(name)) for name in request.scopes],
+            "scopes": [(name, describe_scope(name, self._scope_descriptions)) for name in request.scopes],
             "resources": [name for name in request.resources if name != self._settings.audience],
             "action": self._action(CONSENT, query),
             "sign_out": self._action(SIGN_OUT, query),

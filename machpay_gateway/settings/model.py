@@ -86,6 +86,11 @@ class Settings:
         return page_hosts(pages)
 
     @property
+    def scope_descriptions(self) -> Mapping[str, str]:
+        """What scopes allow, by their names; none of a list."""
+        return self.scopes if isinstance(self.scopes, Mapping) else {}
+
+    @property
     def host_warnings(self) -> Sequence[str]:
         """What is not answered because a host is for pages alone, though other settings name it as the API's."""
         api_url = None if self.console is None else self.console.api_url

@@ -50,7 +50,7 @@ class ApplicationScopes:
 
         Only then may a request be refused before the application has seen it.
         """
-        return _DEPENDENCY in sys.modules and any(self.names()) and _is_transparent(self._app)
+        return may_refuse() and any(self.names()) and _is_transparent(self._app)
 
     def requirement(self, method: str, path: str) -> ApplicationRequirement | None:
         """Return what the route for *method* and the canonical *path* requires, None for nothing.
@@ -68,6 +68,11 @@ class ApplicationScopes:
             return None
         (endpoint,) = required.values()
         return ApplicationRequirement(endpoint.path, endpoint.requires) if endpoint.requires.alternatives else None
+
+
+def may_refuse() -> bool:
+    """Tell whether an application in this process can require a caller by `current_principal`."""
+    return _DEPENDENCY in sys.modules
 
 
 def _principal_dependency() -> object | None:

@@ -199,7 +199,8 @@ def refuse_instead(scope: Mapping[str, Any], denied: Denied) -> None:
     """Have the middleware send the response to *denied* in place of the one that the application begins with."""
     facts = facts_of(scope)
     # Kept with the facts: the id of what is collected may be used again.
-    scope["machpay_refusals"][id(facts)] = facts, denied
+    if (refusals := scope.get("machpay_refusals")) is not None:
+        refusals[id(facts)] = facts, denied
 
 
 def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:

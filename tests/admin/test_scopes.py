@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from machpay_gateway.core.keys.audit import Change
 from machpay_gateway.core.keys.idempotency import ResponseFactory
 from machpay_gateway.core.keys.key import KeyRecord
-from tests.admin.conftest import Api, Caller, in_memory, places, status_and_code
+from tests.admin.conftest import Api, Caller, in_memory, places, serving_api, status_and_code
 
 
 @in_memory
@@ -150,3 +151,19 @@ async def test_concurrent_changes_by_two_managers_never_combine_their_scopes(api
     )
     assert [response.status_code for response in responses] == [200, 200]
     assert (await one.ask("GET", path)).json()["scopes"] in (["skills:list"], ["account:read"])
+
+
+@pytest.mark.own_gateway
+@pytest.mark.parametrize("path", ["/v1/keys", "/v1/oauth/clients"])
+async def test_a_scope_that_is_not_defined_is_told_with_the_line_to_add(tmp_path: Path, path: str) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text("", encoding="utf-8")
+    async with serving_api(config=config) as api:
+        caller = await api.caller(scopes=["keys:manage", "skills:*"])
+        body = {"name": "a", "scopes": ["orders:read"], "environment": "live", "redirect_uris": ["https://a.example/x"]}
+        response = await caller.ask("POST", path, body)
+
+    (error,) = [error for error in response.json()["errors"] if error["place"] == "scopes.0"]
+    line = '"orders:read" = "What it allows"'
+    assert error["reason"].endswith(f"An operator defines it in gateway.toml, below [scopes]: {line}.")
+    assert str(tmp_path) not in response.text

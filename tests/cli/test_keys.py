@@ -253,7 +253,7 @@ def test_an_update_without_a_setting_is_refused(invoke: Invoke) -> None:
     result = invoke("keys", "update", created(invoke)["id"])
 
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Nothing to change: give --owner or --tier." in result.stderr
+    assert "Nothing to change: give --name, --scope, --owner or --tier." in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -394,3 +394,13 @@ def test_an_application_that_cannot_be_imported_is_named(keys_invoke: Invoke, pl
 
     assert f"Error: application: {told}" in create(keys_invoke, "orders:read").stderr
     assert create(keys_invoke, "skills:list").exit_code == 0, "it is not needed for this one"
+
+
+def test_the_name_and_the_scopes_of_a_key_are_changed(invoke: Invoke) -> None:
+    key = created(invoke)
+    changed = json.loads(
+        invoke("keys", "update", key["id"], "--name", "new", "--scope", "skills:*,keys:manage", "--json").stdout
+    )
+    assert (changed["name"], changed["scopes"]) == ("new", ["keys:manage", "skills:*"])
+    assert json.loads(invoke("keys", "update", key["id"], "--scope", "", "--json").stdout)["scopes"] == []
+    assert "is not defined" in invoke("keys", "update", key["id"], "--scope", "orders:read").stderr

@@ -402,3 +402,14 @@ async def test_an_expired_key_is_shown_and_can_be_extended(rig: Rig) -> None:
     assert prolonged is not None
     assert prolonged.status(time.time()) is KeyStatus.ACTIVE
     assert await call(rig, secret) == 200
+
+
+@pytest.mark.own_gateway
+async def test_scopes_are_described_and_others_defined_by_an_operator() -> None:
+    async with serving_console(scopes={"orders:read": "See <all> orders"}) as rig:
+        browser = await rig.signed_in()
+        page = await created(browser, scopes=["orders:raed"])
+        assert page.status_code == 422
+        assert "Did you mean &#34;orders:read&#34;? An operator defines it in machpay.toml, below [scopes]" in page.text
+        assert "See &lt;all&gt; orders" in page.text
+        assert (await created(browser, scopes=["orders:read"])).status_code == 200

@@ -238,3 +238,11 @@ async def test_a_public_app_on_the_users_machine_is_asked_about_each_time(rig: R
     await rig.allowed(browser, client)
     assert (await browser.get("/oauth/authorize", params=request_of(client))).status_code == 200
     assert ISSUER.startswith("https")
+
+
+async def test_consent_says_what_the_settings_say_of_a_scope() -> None:
+    scopes = {"account:read": "See the <balance>"}
+    async with serving_oauth(scopes=scopes) as rig:
+        page = await consent_page(rig, rig.http())
+    assert "See the &lt;balance&gt;" in page.text
+    assert "View balance and history" not in page.text

@@ -1,8 +1,8 @@
-"""Descriptions of scopes for the consent page."""
+"""Descriptions of scopes for people: on the consent page, and in the Console."""
 
 from collections.abc import Mapping
 
-# As in the public guide. Other scopes are displayed by name.
+# As in the public guide.
 _DESCRIPTIONS: Mapping[str, str] = {
     "skills:execute": "Execute skills",
     "skills:list": "List available skills",
@@ -12,6 +12,6 @@ _DESCRIPTIONS: Mapping[str, str] = {
 }
 
 
-def describe_scope(name: str) -> str:
-    """Return the description of the scope *name*; the name itself for a scope without one."""
-    return _DESCRIPTIONS.get(name, name)
+def describe_scope(name: str, descriptions: Mapping[str, str]) -> str:
+    """Return what the scope *name* allows, by *descriptions* in the settings; the name itself if nothing says it."""
+    return descriptions.get(name) or _DESCRIPTIONS.get(name, name)
