@@ -5,6 +5,7 @@ Only commands import it. A process that guards the application has it already, a
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -26,11 +27,12 @@ def _load(place: str) -> object:
     if folder not in sys.path:  # as uvicorn does; a program's own path starts where the program is
         sys.path.insert(0, folder)
     try:
-        value: object = import_module(module)
-        for name in names.removesuffix("()").split("."):
-            value = getattr(value, name)
-        return value() if names.endswith("()") and callable(value) else value
-    except Exception as exc:
+        with redirect_stdout(sys.stderr):  # what it prints is not the command's output
+            value: object = import_module(module)
+            for name in names.removesuffix("()").split("."):
+                value = getattr(value, name)
+            return value() if names.endswith("()") and callable(value) else value
+    except (Exception, SystemExit) as exc:
         reason = f"{type(exc).__name__}: {exc}"
         raise ConfigurationError(
             f"application: {place!r} cannot be imported ({reason}): name it as in main:app"

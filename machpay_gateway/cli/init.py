@@ -113,7 +113,7 @@ def _write_settings(path: Path, settings: NewSettings) -> bool:
 
 
 async def _first_account(gateway: Gateway, name: str) -> Issued:
-    scopes = _admin_scopes(gateway)  # first: it may raise
+    scopes = _admin_scopes(gateway)
     account = await gateway.accounts.create(name, "standard", actor=operator_actor())
     key, secret = await gateway.keys.create(
         account.id, name="admin", scopes=scopes, environment="live", actor=operator_actor()
@@ -123,7 +123,12 @@ async def _first_account(gateway: Gateway, name: str) -> Issued:
 
 def _admin_scopes(gateway: Gateway) -> Sequence[str]:
     """Return the scopes of the admin key: all of the project, which it can pass on; without any, the default ones."""
-    own = [name for name in gateway.scopes if name not in KNOWN_SCOPES]
+    try:
+        defined = tuple(gateway.scopes)
+    except ConfigurationError as exc:  # the application may need what is not here yet
+        click.echo(f"warning: {exc}; the admin key has no scopes of it", err=True)
+        defined = gateway.policy.scopes
+    own = [name for name in defined if name not in KNOWN_SCOPES]
     return [MANAGING, *own] if own else KNOWN_SCOPES
 
 

@@ -157,6 +157,19 @@ def test_a_fastapi_application_is_the_settings_and_its_scopes_the_admin_keys(
     assert load_settings({"config": "machpay.toml"}, {}).application == "bazaar:app"
 
 
+@pytest.mark.parametrize("text", ["import sys; sys.exit(3)", "print('loud'); 1 / 0"])
+def test_an_application_that_cannot_be_imported_yet_is_a_warning(
+    invoke_bare: Invoke, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "later", raising=False)
+    Path("later.py").write_text(text, encoding="utf-8")
+    result = invoke_bare("init", "--application", "later:app", "--scope", "orders:read", "--json")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["key"]["scopes"] == ["keys:manage", "orders:read"]
+    assert "warning: application: 'later:app' cannot be imported" in result.stderr
+
+
 @pytest.mark.parametrize(
     "options, told",
     [
