@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
@@ -57,7 +58,7 @@ class DemoPage:
             return HTMLResponse(self._page, headers={"Cache-Control": "no-store"})
         # Programs get what the gateway says of a path that is not listed.
         request_id = request.headers.get("x-request-id", "").encode()
-        problem = problem_for(Denied(Reason.ROUTE_NOT_FOUND), request_id)
+        problem = problem_for(Denied(Reason.ROUTE_NOT_FOUND), request_id, MACHPAY)
         headers, body = problem_response(problem, [])
         response = Response(body, problem.status)
         response.raw_headers = headers

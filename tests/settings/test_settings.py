@@ -250,7 +250,7 @@ def test_a_name_that_is_like_nothing_is_told_with_all_there_are() -> None:
     write("zzz = 1")
     (message,) = mistakes()
     assert message.startswith(
-        "machpay.toml:1: zzz: 'zzz' is not a setting here; known: anonymous, application, assertion, cache_size, "
+        "machpay.toml:1: zzz: 'zzz' is not a setting here; known: anonymous, application, assertion, brand, "
     )
 
 
