@@ -17,19 +17,38 @@ CAN_COMPILE = $(shell cc --version >/dev/null 2>&1 && ls $$($(PYTHON) -c 'import
 # Otherwise each of the many processes of programs and tests compiles its imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
+# A new virtual environment in the folder $(1).
+define create
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo "Python 3.11 or later is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+		"Select another one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+$(PYTHON) -m venv --clear $(1) || { \
+	echo "$(PYTHON) cannot create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	exit 1; }
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage compiled check bench drills mutants fmt lock clean
+.PHONY: help setup demo test test-lowest test-latest test-matrix coverage compiled check bench drills mutants fmt lock clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed ## Create .venv with the locked dependencies and the project itself.
 
-demo: .venv/.installed ## Run the demo (ARGS="--help" shows its options).
-	@$(BIN)/machpay-gateway demo $(ARGS)
+demo: .venv-runtime/.installed ## Run the demo (ARGS="--help" shows its options).
+	@PYTHONPATH=$(CURDIR) .venv-runtime/bin/python -m machpay_gateway demo $(ARGS)
 
 test: .venv/.installed ## Run the tests in parallel (ARGS="-k key" selects).
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
+
+test-lowest: .venv/.installed ## Test the middleware, stores, limiters and commands with the lowest versions (ARGS as above).
+	@$(BIN)/python -m tests.matrix lowest -- $(ARGS)
+
+test-latest: .venv/.installed ## Test them with the latest versions (ARGS as above).
+	@$(BIN)/python -m tests.matrix latest -- $(ARGS)
+
+test-matrix: .venv/.installed ## Test the middleware with sets of versions and every Python that is here (ARGS as above).
+	@$(BIN)/python -m tests.matrix --every-python -- $(ARGS)
 
 coverage: .venv/.installed ## Run the tests and print their coverage; takes 1.5 times as long (ARGS as above).
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup --cov --cov-report=term $(ARGS)
@@ -62,25 +81,26 @@ fmt: .venv/.installed ## Format the code, and fix lint errors automatically.
 
 lock: .venv/.bootstrapped ## Update requirements/*.lock (ARGS="--upgrade" selects newer versions).
 	@$(COMPILE) $(ARGS) --group bootstrap -o requirements/bootstrap.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel -o requirements/runtime.lock
-	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra postgresql --extra otel --group dev -o requirements/dev.lock \
+	@$(COMPILE) $(ARGS) pyproject.toml --extra server -o requirements/runtime.lock
+	@$(COMPILE) $(ARGS) pyproject.toml --extra server --extra fastapi --group dev -o requirements/dev.lock \
 		-c requirements/bootstrap.lock -c requirements/runtime.lock
 	@$(COMPILE) $(ARGS) requirements/peers.in -o requirements/peers.lock
 	@$(COMPILE) $(ARGS) requirements/mutants.in -o requirements/mutants.lock
 
 clean: ## Remove virtual environments, caches and build results.
-	rm -rf .venv .venv-mutants .venv-peers .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-*/ .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	rm -rf build dist htmlcov .coverage .coverage.* clients/typescript/dist clients/typescript/node_modules tests/oauth/interop/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# For the demo alone: a tenth of what developers need. The demo runs from the checkout.
+.venv-runtime/.installed: requirements/runtime.lock
+	@$(call create,.venv-runtime)
+	@.venv-runtime/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/runtime.lock
+	@touch $@
+
 # pip installs only uv, and uv the rest. An incomplete .venv has no stamp file and is created again.
 .venv/.bootstrapped: requirements/bootstrap.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "Python 3.11 or later is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
-			"Select another one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@$(PYTHON) -m venv --clear .venv || { \
-		echo "$(PYTHON) cannot create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
-		exit 1; }
+	@$(call create,.venv)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
 	@touch $@
 

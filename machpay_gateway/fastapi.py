@@ -5,11 +5,16 @@ Only FastAPI applications import this. It does not authenticate: MachPayAuth has
 
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, WebSocketException
-from fastapi.openapi.models import HTTPBearer
-from fastapi.requests import HTTPConnection
-from fastapi.security import SecurityScopes
-from fastapi.security.base import SecurityBase
+from machpay_gateway.extras import missing_extra
+
+try:
+    from fastapi import Depends, HTTPException, WebSocketException
+    from fastapi.openapi.models import HTTPBearer
+    from fastapi.requests import HTTPConnection
+    from fastapi.security import SecurityScopes
+    from fastapi.security.base import SecurityBase
+except ModuleNotFoundError as exc:
+    raise missing_extra("fastapi", "machpay_gateway.fastapi", str(exc.name)) from exc
 
 from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.decision import Denied

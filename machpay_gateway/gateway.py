@@ -17,6 +17,7 @@ from machpay_gateway.core.errors import ConfigurationError, GatewayError, StoreU
 from machpay_gateway.core.limits.load_shedder import LoadShedder
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.scopes import DefinedScopes
+from machpay_gateway.extras import require_extra
 from machpay_gateway.gate import Gate
 from machpay_gateway.services.lazy_services import LazyServices
 from machpay_gateway.settings import Settings
@@ -32,7 +33,10 @@ from machpay_gateway.web.request_facts import Trust
 if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings
     from machpay_gateway.core.store import Store
-    from machpay_gateway.keysets import Proofs, SignedAssertions, SignedReports, SigningKeys
+    from machpay_gateway.keysets.assertions import SignedAssertions
+    from machpay_gateway.keysets.proofs import Proofs
+    from machpay_gateway.keysets.reports import SignedReports
+    from machpay_gateway.keysets.signing import SigningKeys
     from machpay_gateway.services.accounts import Accounts
     from machpay_gateway.services.consents import Consents
     from machpay_gateway.services.keys import Keys
@@ -64,7 +68,7 @@ class Lifecycle:
         limiter: Limiter,
         *,
         recorder: UsageRecorder,
-        signing: "SigningKeys",
+        signing: "SigningKeys | None",
         loop_lag: LoopLag,
         others: Sequence[Closeable],
         settings: Settings,
@@ -98,14 +102,16 @@ class Lifecycle:
         Raises what `open` does, and ConfigurationError when another process serves and they share no limiter.
         """
         await self.open()
-        await self._check_secret_key()
+        if self._signing is not None:
+            await self._check_secret_key(self._signing)
         for warning in self._settings.host_warnings:
             logger.warning("%s", warning)
         if not self._has_given_way:
             await self._limiter.open()
         self._recorder.open()
         self._loop_lag.open()
-        self._signing.poll()
+        if self._signing is not None:
+            self._signing.poll()
 
     async def give_way(self) -> None:
         """Let a successor count in place of this gateway, for good, while requests in flight end here."""
@@ -132,24 +138,24 @@ class Lifecycle:
             await self._store.close()
             raise
         self.is_open = True
-        if self._settings.oauth is not None:
-            await self._ensure_signing_key()
+        if self._settings.oauth is not None and self._signing is not None:
+            await self._ensure_signing_key(self._signing)
         logger.info("MachPay is open: %d routes, unlisted ones %s.", len(self._policy.routes), self._policy.unlisted)
 
-    async def _check_secret_key(self) -> None:
+    async def _check_secret_key(self, signing: "SigningKeys") -> None:
         """Fail the start when the stored signing keys need another secret key, instead of every later session."""
         try:
-            await self._signing.check_secret_key()
+            await signing.check_secret_key()
         except StoreUnavailable:
             return  # it is read again every few seconds, and /readyz has the result
         except ConfigurationError:
             await self.close()
             raise
 
-    async def _ensure_signing_key(self) -> None:
+    async def _ensure_signing_key(self, signing: "SigningKeys") -> None:
         """Fail the start, instead of the first user's sign-in, when access tokens cannot be signed."""
         try:
-            await self._signing.ensure()
+            await signing.ensure()
         except GatewayError:
             await self.close()
             raise
@@ -185,9 +191,17 @@ class Gateway:
     store: "Store"
     services: LazyServices
     # What is signed: by us, and by others.
-    signing: "SigningKeys"
+    signing_keys: "SigningKeys | None"
     assertions: "SignedAssertions | None"
     reports: "SignedReports | None"
+
+    @property
+    def signing(self) -> "SigningKeys":
+        """The gateway's own signing keys. Raises MissingExtra where the extra `tokens` is not installed."""
+        if self.signing_keys is None:
+            require_extra("tokens", "A signing key")
+            raise ConfigurationError("The extra tokens was installed after the start: restart the gateway")
+        return self.signing_keys
 
     @property
     def oauth_settings(self) -> "OAuthSettings":

@@ -19,7 +19,8 @@ from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.jose.signing import SigningKey
 from machpay_gateway.core.keys.audit import APPLICATION, Change
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.keysets import SigningKeys, signing
+from machpay_gateway.keysets import signing
+from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.settings import Options
 from machpay_gateway.stores.sql import SqlStore
 

@@ -16,7 +16,8 @@ from machpay_gateway.core.errors import ConfigurationError, KeysetUnavailable
 from machpay_gateway.core.jose.discovery import KeySetLocation, key_set_location, metadata_urls
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import TIERS
-from machpay_gateway.keysets import IssuedTokens, fetching
+from machpay_gateway.keysets import fetching
+from machpay_gateway.keysets.issued import IssuedTokens
 from tests.issuers import OAUTH, OPENID, IssuerServer, certificate, issuer_server, jwks, ok, status, tls_of
 
 NOW = 1_800_000_000.0

@@ -14,7 +14,8 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.jose.token import keys_from_jwks
 from machpay_gateway.core.limits.rate import TIERS
-from machpay_gateway.keysets import IssuedTokens, issued
+from machpay_gateway.keysets import issued
+from machpay_gateway.keysets.issued import IssuedTokens
 from machpay_gateway.keysets.sources import FileKeySet, key_set_at
 
 NOW = 1_800_000_000.0

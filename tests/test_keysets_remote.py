@@ -14,7 +14,8 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.errors import KeysetUnavailable
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.limits.rate import TIERS
-from machpay_gateway.keysets import IssuedTokens, fetching
+from machpay_gateway.keysets import fetching
+from machpay_gateway.keysets.issued import IssuedTokens
 from tests.issuers import certificate, tls_of
 
 NOW = 1_800_000_000.0

@@ -21,8 +21,8 @@ from machpay_gateway.core.oauth.access_token import TYPE, access_claims
 from machpay_gateway.core.oauth.grant import Dependencies, Grant
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import Scopes
-from machpay_gateway.keysets import SigningKeys
 from machpay_gateway.keysets.own import VERIFIED_SECONDS, OwnTokens
+from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.stores.change_poller import ChangePoller
 from machpay_gateway.stores.grant_cache import GrantCache
 from machpay_gateway.stores.sql import SqlStore

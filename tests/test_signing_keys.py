@@ -20,7 +20,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.compact import CompactToken, parse_compact
 from machpay_gateway.core.jose.signing import PUBLISH_BEFORE_SIGNING_SECONDS
 from machpay_gateway.core.keys.audit import APPLICATION, Change
-from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.stores.sql import SqlStore
 from tests.applications import ok
 from tests.clocks import FixedClock

@@ -28,7 +28,7 @@ from machpay_gateway.services.optimistic_locking import Precondition
 from machpay_gateway.web.request_facts import actor_of, facts_of
 
 if TYPE_CHECKING:
-    from machpay_gateway.keysets import SignedReports
+    from machpay_gateway.keysets.reports import SignedReports
 
 PATH = "/v1/leaks"
 KEY_ID, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"

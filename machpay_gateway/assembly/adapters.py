@@ -7,11 +7,13 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from machpay_gateway.assembly.unverified_tokens import UnverifiedTokens
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
 from machpay_gateway.core.jose.ports import KeyPrincipals, SigningKeyStore, TokenVerifier
 from machpay_gateway.core.jose.session import MAX_SECONDS
 from machpay_gateway.core.limits.ports import Limiter, QuotaStore
+from machpay_gateway.extras import MissingExtra, require_extra
 from machpay_gateway.limiters.memory import MemoryLimiter
 from machpay_gateway.settings import Settings
 
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 
     from machpay_gateway.core.store import Store
     from machpay_gateway.hooks import CheckHooks
-    from machpay_gateway.keysets import IdentifiedCredentials, Proofs, SignedAssertions, SignedReports, SigningKeys
+    from machpay_gateway.keysets.assertions import SignedAssertions
+    from machpay_gateway.keysets.identified import IdentifiedCredentials
+    from machpay_gateway.keysets.proofs import Proofs
+    from machpay_gateway.keysets.reports import SignedReports
+    from machpay_gateway.keysets.signing import SigningKeys
     from machpay_gateway.limiters.quota_ledger import QuotaLedger
     from machpay_gateway.stores.change_poller import ChangePoller
     from machpay_gateway.stores.grant_cache import GrantCache, GrantLookup
@@ -31,6 +37,8 @@ def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be built from valid *settings*, as far as that shows without a connection."""
     mistakes = []
     adapters: tuple[Callable[[Settings], object], ...] = (
+        require_extras,
+        _require_extras_of_pages,
         store_for,
         _redis_for,
         _issuers_for,
@@ -46,6 +54,27 @@ def unservable(settings: Settings) -> list[str]:
         except ConfigurationError as exc:
             mistakes.append(str(exc))
     return mistakes
+
+
+def require_extras(settings: Settings) -> None:
+    """Raise MissingExtra for the first of *settings* that decisions need one for, apart from what adapters check."""
+    needs = (
+        ("tokens", "[oauth]", settings.oauth),
+        ("tokens", "[[issuers]]", settings.issuers),
+        ("tokens", "[leaks]", settings.leaks),
+        ("tokens", "[assertion]", settings.assertion),
+        ("postgresql", "postgresql://", settings.database.startswith("postgresql:")),
+    )
+    for extra, name, value in needs:
+        if value:
+            require_extra(extra, name)
+
+
+def _require_extras_of_pages(settings: Settings) -> None:
+    """Raise MissingExtra for the pages that *settings* name. Middleware serves none, and warns of them instead."""
+    for extra, name, value in (("console", "[console]", settings.console), ("oauth", "[oauth]", settings.oauth)):
+        if value:
+            require_extra(extra, name)
 
 
 def store_for(settings: Settings) -> "Store":
@@ -118,21 +147,27 @@ def _workers_folder(settings: Settings, store: "Store") -> Path:
     return Path(gettempdir()) / f"machpay-{sha256(shared.encode()).hexdigest()[:16]}.workers"
 
 
-def _issuers_for(settings: Settings) -> TokenVerifier:
-    from machpay_gateway.keysets import IssuedTokens
+def _issuers_for(settings: Settings) -> TokenVerifier | None:
+    if not settings.issuers:
+        return None
+    require_extra("tokens", "[[issuers]]")
+    from machpay_gateway.keysets.issued import IssuedTokens
 
     return IssuedTokens(settings.issuers, settings.tiers)
 
 
 def _identifier_for(settings: Settings) -> "IdentifiedCredentials | None":
-    return identifier_for(settings, _issuers_for(settings))
+    return identifier_for(settings, _issuers_for(settings) or UnverifiedTokens())
 
 
 def tokens_for(
-    settings: Settings, signing: "SigningKeys", keys: KeyPrincipals, grants: "GrantCache | None"
+    settings: Settings, signing: "SigningKeys | None", keys: KeyPrincipals, grants: "GrantCache | None"
 ) -> TokenVerifier:
     """Return the verifier of tokens from the issuers in the settings and of our own."""
-    from machpay_gateway.keysets import IssuedTokens, OwnTokens
+    if signing is None:
+        return UnverifiedTokens()
+    from machpay_gateway.keysets.issued import IssuedTokens
+    from machpay_gateway.keysets.own import OwnTokens
 
     own = OwnTokens(signing, keys=keys, tiers=settings.tiers, oauth_settings=settings.oauth, grants=grants)
     return IssuedTokens(settings.issuers, settings.tiers, own=own)
@@ -152,15 +187,19 @@ def identifier_for(settings: Settings, tokens: TokenVerifier) -> "IdentifiedCred
     if settings.identify is None:
         return None
     from machpay_gateway.hooks import load_hook
-    from machpay_gateway.keysets import IdentifiedCredentials
+    from machpay_gateway.keysets.identified import IdentifiedCredentials
 
     hook = settings.identify
     return IdentifiedCredentials(load_hook(hook) if isinstance(hook, str) else hook, tokens, settings.tiers)
 
 
-def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> "SigningKeys":
-    """Return our signing keys."""
-    from machpay_gateway.keysets import SigningKeys
+def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> "SigningKeys | None":
+    """Return our signing keys; None where the extra `tokens` is not installed, and so none can be used."""
+    try:
+        require_extra("tokens", "A signing key")
+    except MissingExtra:
+        return None
+    from machpay_gateway.keysets.signing import SigningKeys
 
     def secret_key() -> bytes:
         secret = settings.secret_key.encode() if settings.secret_key else store.secret_key()
@@ -189,7 +228,7 @@ def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":
     """Return who judges proofs of possession, None without an authorization server: no token is bound then."""
     if settings.oauth is None:
         return None
-    from machpay_gateway.keysets import Proofs
+    from machpay_gateway.keysets.proofs import Proofs
 
     return Proofs(settings.oauth, limiter, clock=time.time)
 
@@ -198,7 +237,7 @@ def reports_for(settings: Settings) -> "SignedReports | None":
     """Return the verifier of leak reports, None when none are accepted."""
     if settings.leaks is None:
         return None
-    from machpay_gateway.keysets import SignedReports
+    from machpay_gateway.keysets.reports import SignedReports
 
     return SignedReports(settings.leaks)
 
@@ -207,7 +246,7 @@ def assertions_for(settings: Settings) -> "SignedAssertions | None":
     """Return the signer of assertions for upstreams, None when there is none."""
     if settings.assertion is None:
         return None
-    from machpay_gateway.keysets import SignedAssertions
+    from machpay_gateway.keysets.assertions import SignedAssertions
 
     return SignedAssertions(settings.assertion)
 
@@ -216,10 +255,7 @@ def traces_for(settings: Settings) -> "Traces | None":
     """Return the tracer of requests, None when tracing is off."""
     if not settings.traces:
         return None
-    try:
-        from machpay_gateway.telemetry.traces import Traces
-    except ModuleNotFoundError as exc:
-        raise ConfigurationError(
-            "traces: tracing needs OpenTelemetry: pip install 'machpay-gateway[otel]', or set traces = false"
-        ) from exc
+    require_extra("otel", "traces = true")
+    from machpay_gateway.telemetry.traces import Traces
+
     return Traces()

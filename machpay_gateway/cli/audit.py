@@ -15,7 +15,7 @@ _ROWS_AT_ONCE = 1000
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
-class _AuditHeadType(click.ParamType[AuditHead]):
+class _AuditHeadType(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A head as `verify` prints it: the last row's number, a colon and its digest in hex."""
 
     name = "head"

@@ -118,7 +118,7 @@ def demo(*, port: int, host: str, as_json: bool) -> None:
     try:
         from machpay_gateway.cli.samples import serving_sample
         from machpay_gateway.serving.supervisor import Supervisor
-    except ModuleNotFoundError as exc:
+    except ImportError as exc:
         raise click.ClickException("The demo needs a server: pip install 'machpay-gateway[server]'") from exc
     with (
         _until_stopped(),

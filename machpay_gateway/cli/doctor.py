@@ -16,6 +16,7 @@ from machpay_gateway.cli.output import finding_json, json_option, print_findings
 from machpay_gateway.cli.session import CliSession, pass_session, require_key
 from machpay_gateway.core.check_result import CheckResult, CheckStatus, worst
 from machpay_gateway.core.errors import ConfigurationError, GatewayError, describe_error
+from machpay_gateway.extras import require_extra
 from machpay_gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _check_hosts(settings: Settings) -> Sequence[CheckResult]:
 async def _check_issuers(settings: Settings) -> Sequence[CheckResult]:
     if not settings.issuers:
         return []
-    from machpay_gateway.keysets import IssuedTokens
+    from machpay_gateway.keysets.issued import IssuedTokens
 
     verifier = IssuedTokens(settings.issuers, settings.tiers)
     try:
@@ -163,7 +164,6 @@ async def _check_database(settings: Settings) -> Sequence[CheckResult]:
 
 async def _check_signing_keys(settings: Settings) -> Sequence[CheckResult]:
     """Return whether the secret key opens the stored signing keys; nothing before the first one is stored."""
-    from machpay_gateway.keysets.signing import secret_key_mistake
     from machpay_gateway.stores.sql.health_checks import existing_secret_key, stored_signing_keys
 
     try:
@@ -178,6 +178,9 @@ async def _check_signing_keys(settings: Settings) -> Sequence[CheckResult]:
     if secret is None:
         text = "they are stored, and the secret key that opens them is not here: no session or token can be issued"
         return [CheckResult("signing keys", CheckStatus.WARNING, text, "set MACHPAY_SECRET_KEY, as where it is served")]
+    require_extra("tokens", "Opening signing keys")
+    from machpay_gateway.keysets.signing import secret_key_mistake
+
     if mistake := secret_key_mistake(keys, lambda: secret, time.time()):
         return [CheckResult("signing keys", CheckStatus.WRONG, mistake)]
     return [CheckResult("signing keys", CheckStatus.OK, "the secret key opens them")]

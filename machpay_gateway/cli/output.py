@@ -1,13 +1,12 @@
-"""The output of commands: tables for people, JSON for scripts.
-
-Rich is imported where a table is printed: it takes a tenth of a second, and `serve` and scripts print none.
-"""
+"""The output of commands: tables for people, JSON for scripts."""
 
 import os
+import shutil
 import sys
-from collections.abc import Collection, Iterable, Sequence
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from textwrap import wrap
+from typing import Any
+from unicodedata import combining, east_asian_width
 
 import click
 import orjson
@@ -20,11 +19,6 @@ from machpay_gateway.core.keys.key import KeyRecord, SecretRecord
 from machpay_gateway.core.limits.tier_names import describe_tier
 from machpay_gateway.core.text import format_moment
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
 
 limit_option = click.option(
@@ -34,9 +28,10 @@ limit_option = click.option(
 KEY_COLUMNS = ("ID", "NAME", "OWNER", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
-_STATUS_STYLES = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "bold red"}
+_STATUS_COLORS = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "red"}
 _NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
-_NO_FOLDING = 100_000  # columns: each row is one line, so that ids can be copied and pipes can process lines
+_GAP = "  "  # between columns
+_NARROWEST = 20  # columns, into which text is wrapped at least
 
 
 def print_json(document: object) -> None:
@@ -50,39 +45,25 @@ def print_list(data: Sequence[object], *, has_more: bool = False) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows* under their *columns*, one line each; a narrow terminal wraps them, and nothing is cut off."""
-    table = new_table()
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        table.add_row(*(plain(printable(cell)) for cell in row))
-    print_rendered(table, err=False, width=_NO_FOLDING)
+    """Print *rows* under their *columns*, one line each, so that ids can be copied and pipes can process lines."""
+    _print_grid([[*map(_bold, columns)], *([*map(printable, row)] for row in rows)])
 
 
 def print_fields(fields: Iterable[tuple[str, str]], *, err: bool = False) -> None:
-    """Print (name, value) pairs, one per line."""
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in fields:
-        grid.add_row(name, plain(printable(value)))
-    print_rendered(grid, err=err)
+    """Print (name, value) pairs, one per line; a terminal wraps the values."""
+    _print_grid([[_bold(name), printable(value)] for name, value in fields], err=err, is_wrapped=True)
 
 
 def print_findings(findings: Iterable[CheckResult]) -> None:
-    """Print *findings*, each with its way out below it."""
-    table = new_table()
-    table.add_column("STATUS", no_wrap=True)
-    table.add_column("SUBJECT", no_wrap=True)
-    table.add_column("FOUND", overflow="fold")
+    """Print *findings*, each with its way out below it; a terminal wraps them."""
+    rows = [[*map(_bold, ("STATUS", "SUBJECT", "FOUND"))]]
     for finding in findings:
-        cells = [
+        lines = [
             printable(text) for text in (finding.message, finding.way_out and f"way out: {finding.way_out}") if text
         ]
-        table.add_row(plain(finding.status, _STATUS_STYLES[finding.status]), finding.subject, plain("\n".join(cells)))
-    print_rendered(table, err=False)
+        status = _styled(finding.status, fg=_STATUS_COLORS[finding.status], bold=finding.status is CheckStatus.WRONG)
+        rows.append([status, finding.subject, "\n".join(lines)])
+    _print_grid(rows, is_wrapped=True)
 
 
 def print_issued(record: KeyRecord, secret: str, now: float, tiers: Collection[str], *, as_json: bool) -> None:
@@ -204,37 +185,42 @@ def access_of(route: Route) -> str:
     return str(route.requires) or "any valid credential"
 
 
-def new_table() -> "Table":
-    """Return an empty table in the common style."""
-    from rich.table import Table
+def _print_grid(rows: Sequence[Sequence[str]], *, err: bool = False, is_wrapped: bool = False) -> None:
+    """Print *rows* in aligned columns. The last cell of a row may have several lines, and is wrapped on a terminal."""
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)][:-1]
+    indent = " " * sum(width + len(_GAP) for width in widths)
+    is_wrapped = is_wrapped and (sys.stderr if err else sys.stdout).isatty()
+    room = max(_NARROWEST, shutil.get_terminal_size().columns - len(indent)) if is_wrapped else None
+    for *cells, last in rows:
+        lead = "".join(cell + " " * (width - _width(cell)) + _GAP for cell, width in zip(cells, widths, strict=True))
+        for line in _lines(last, room):
+            click.echo((lead + line).rstrip(), err=err)
+            lead = indent
 
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+
+def _lines(text: str, room: int | None) -> Iterator[str]:
+    """Yield the lines of *text*, wrapped into *room* columns."""
+    for line in text.split("\n"):
+        if room is None or _width(line) <= room:
+            yield line
+        else:
+            yield from wrap(line, room, break_on_hyphens=False)
 
 
-def plain(text: str, style: str = "") -> "Text":
-    """Return *text* as a cell without markup."""
-    from rich.text import Text
+def _width(text: str) -> int:
+    """Return the columns of a terminal that *text* takes, without its escape sequences."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    return sum(0 if combining(c) else 1 + (east_asian_width(c) in "WF") for c in click.unstyle(text))
 
-    return Text(text, style)
+
+def _bold(text: str) -> str:
+    return _styled(text, bold=True)
 
 
-def print_rendered(rendered: "RenderableType", *, err: bool, width: int | None = None) -> None:
-    """Print *rendered*: on a terminal in its width or *width* columns, else with one line for each row."""
-    from rich.console import Console
-
-    on_terminal = (sys.stderr if err else sys.stdout).isatty()
-    console = Console(
-        file=StringIO(),
-        force_terminal=on_terminal,
-        # NO_COLOR turns off every escape sequence, and rich would still write bold.
-        color_system="auto" if on_terminal and not os.environ.get("NO_COLOR") else None,
-        width=width if on_terminal else _NO_FOLDING,
-        highlight=False,
-    )
-    with console.capture() as captured:
-        console.print(rendered)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip(), err=err)
+def _styled(text: str, *, fg: str | None = None, bold: bool = False) -> str:
+    """Return *text* with escape sequences, which `click.echo` drops where there is no terminal."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=fg, bold=bold or None)
 
 
 def _tier(record: KeyRecord, tiers: Collection[str]) -> str:

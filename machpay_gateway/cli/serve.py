@@ -36,11 +36,9 @@ def serve(
 
     SIGTERM shuts down gracefully: requests in flight finish. SIGHUP reloads the settings.
     """
-    try:
-        from machpay_gateway.serving.supervisor import Supervisor
-        from machpay_gateway.telemetry.logs import configure_logging
-    except ModuleNotFoundError as exc:
-        raise click.ClickException("`serve` needs the server extra: pip install 'machpay-gateway[server]'") from exc
+    from machpay_gateway.serving.supervisor import Supervisor
+    from machpay_gateway.telemetry.logs import configure_logging
+
     overrides = {"workers": workers, "listen": listen, "management": management}
 
     async def run() -> None:

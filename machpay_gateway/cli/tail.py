@@ -28,7 +28,7 @@ _STATUS = re.compile(r"[1-5](?:xx|[0-9]{2})")
 _COLORS = {"2": "green", "3": "cyan", "4": "yellow", "5": "red"}  # by the first digit of a status
 
 
-class _Status(click.ParamType[str]):
+class _Status(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """An HTTP status such as 429, or a class of them such as 4xx."""
 
     name = "status"

@@ -50,7 +50,7 @@ def explain(session: CliSession, *, file: IO[bytes], as_json: bool) -> None:
 
 async def _verify(settings: Settings, token: bytes) -> Principal | str:
     """Return the principal of *token*, or why it is refused. Raises KeysetUnavailable and ConfigurationError."""
-    from machpay_gateway.keysets import IssuedTokens
+    from machpay_gateway.keysets.issued import IssuedTokens
 
     verifier = IssuedTokens(settings.issuers, settings.tiers)
     try:

@@ -7,20 +7,20 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from machpay_gateway.assembly import ConfiguredGateway
-from machpay_gateway.cli.output import print_json, print_rendered
+from machpay_gateway.cli.output import print_json
 from machpay_gateway.cli.session import CliSession, pass_session
 from machpay_gateway.cli.top_keys import TopKeys
-from machpay_gateway.cli.top_view import top_view
+from machpay_gateway.cli.top_view import print_view, top_view
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.document import in_milliseconds
+from machpay_gateway.extras import require_extra
 from machpay_gateway.settings.server import ListenAddress, parse_listen
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class _NoGateway(Exception):
     """No gateway responds at the management address."""
 
 
-class _Listen(click.ParamType[ListenAddress]):
+class _Listen(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A management address."""
 
     name = "address"
@@ -79,8 +79,7 @@ def top(
     is_live = not (once or as_json)
     if is_live and not sys.stdout.isatty():
         raise click.UsageError("`top` needs a terminal: add --once or --json to print the figures.")
-    if find_spec("prometheus_client") is None:  # it parses the metrics
-        raise click.ClickException("`top` needs the server extra: pip install 'machpay-gateway[server]'")
+    require_extra("cli", "`machpay-gateway top`")
     address = management or _management_address(session)
     seconds = interval or (_INTERVAL_SECONDS if is_live else _ONCE_SECONDS)
 
@@ -93,7 +92,7 @@ def top(
                 elif as_json:
                     print_json(await anext(views))
                 else:
-                    print_rendered(top_view(await anext(views)), err=False)
+                    print_view(await anext(views))
         finally:
             await gateway.lifecycle.close()
 

@@ -9,7 +9,7 @@ _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-class Duration(click.ParamType[int]):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """A length of time, in seconds: `30s`, `15m`, `12h`, `90d`, `2w`, or `0`."""
 
     name = "duration"

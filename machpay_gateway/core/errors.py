@@ -2,6 +2,7 @@
 
 GatewayError
 ├── ConfigurationError      an invalid setting, route, scope or network; the message names the way out
+│   └── MissingExtra        a library of an extra is not installed; defined in `extras`, and also an ImportError
 ├── InputError              an operator's or admin's request that is not valid
 │   ├── KeyLimitReached     the account has as many working keys as its tier allows
 │   └── StateError          the state of the key does not allow the change

@@ -13,3 +13,7 @@ The path of a request, in reading order:
 `downstream` is the client's side of flow control, `context` what all connections share, `proxy` their timeouts and the
 graceful shutdown, and `eviction` the choice of a connection to close when there are too many.
 """
+
+from machpay_gateway.extras import require_extra
+
+require_extra("proxy", "The proxy")

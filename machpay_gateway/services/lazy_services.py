@@ -14,6 +14,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.ports import TokenVerifier
 from machpay_gateway.core.limits.ports import Limiter
 from machpay_gateway.core.scopes import DefinedScopes
+from machpay_gateway.extras import require_extra
 from machpay_gateway.services.optimistic_locking import Invalidate
 from machpay_gateway.settings import Settings
 from machpay_gateway.settings.console import IDLE_MINUTES
@@ -38,7 +39,7 @@ class LazyServices:
     scopes: DefinedScopes
     store: "Store"
     limiter: Limiter
-    signing: "TokenSigner"
+    signing: "TokenSigner | None"
     tokens: TokenVerifier
     proofs: "DPoPProofs | None"
     invalidate: Invalidate
@@ -69,7 +70,8 @@ class LazyServices:
 
     @cached_property
     def users(self) -> "Users":
-        """The use cases on users."""
+        """The use cases on users. Raises MissingExtra where the extra `console` is not installed."""
+        require_extra("console", "A user with a password")
         from machpay_gateway.services.passwords import Passwords
         from machpay_gateway.services.users import Users
 
@@ -135,7 +137,7 @@ class LazyServices:
         """Issues access and refresh tokens. Raises ConfigurationError without an authorization server."""
         from machpay_gateway.services.token_issuance import TokenIssuance
 
-        if self.settings.oauth is None or self.proofs is None:
+        if self.settings.oauth is None or self.proofs is None or self.signing is None:
             raise ConfigurationError("There is no authorization server here: set oauth.issuer to have one")
         return TokenIssuance(
             self.store,

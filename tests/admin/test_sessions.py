@@ -17,7 +17,7 @@ from starlette.routing import Route
 from machpay_gateway import Principal
 from machpay_gateway.core.jose.session import MAX_SECONDS, secret_fingerprint
 from machpay_gateway.core.limits.rate import TIERS
-from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.services.keys import Keys
 from tests.admin.conftest import Api, Caller, in_memory, places, serving_api, status_and_code
 from tests.keyrings import logged

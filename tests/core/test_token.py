@@ -24,7 +24,8 @@ SECRET = OctKey.generate_key(512)
 
 
 def jwk(key: Key, **members: object) -> dict[str, object]:
-    return {**key.as_dict(private=False), **members}
+    # A secret has no public part; older versions of joserfc leave it out without `private`.
+    return {**key.as_dict(private=key.key_type == "oct"), **members}
 
 
 def jwks(*keys: object) -> bytes:

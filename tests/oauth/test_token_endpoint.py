@@ -5,7 +5,7 @@ import time
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets.signing import SigningKeys
 from tests.oauth.harness import Rig, basic
 
 FORM = "application/x-www-form-urlencoded"

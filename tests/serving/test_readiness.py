@@ -20,7 +20,7 @@ from machpay_gateway.core.errors import StoreUnavailable
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.keysets import SigningKeys
+from machpay_gateway.keysets.signing import SigningKeys
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.stores.sql.health_checks import database_findings

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.pool_use import PoolUse
+from machpay_gateway.extras import missing_extra
 from machpay_gateway.settings import MEMORY_DATABASE
 from machpay_gateway.stores.sql.memory_schema import create_tables
 from machpay_gateway.stores.sql.pool import CountedPool
@@ -396,7 +397,7 @@ async def _transaction(engine: AsyncEngine, operation: str) -> AsyncIterator[Asy
 
 
 def _refuse_without_driver(exc: ModuleNotFoundError) -> NoReturn:
-    raise ConfigurationError(f"postgresql:// needs {exc.name}: pip install 'machpay-gateway[postgresql]'") from exc
+    raise missing_extra("postgresql", "postgresql://", str(exc.name)) from exc
 
 
 def _is_locked(error: BaseException | None) -> bool:
