@@ -111,7 +111,7 @@ def environment(python: str, version: str, versions: Versions) -> Path:
     resolution = ["--resolution", versions.resolution, "--only-binary", ":all:", "--python", python]
     _uv("pip", "compile", "pyproject.toml", str(extra), *selected, *resolution, "-o", str(lock))
     _uv("venv", "--no-project", "--clear", "--python", python, str(folder))
-    _uv("pip", "sync", "--compile-bytecode", "--python", str(interpreter), str(lock))
+    _uv("pip", "sync", "--python", str(interpreter), str(lock))
     _uv("pip", "install", "--python", str(interpreter), "--no-deps", "--editable", ".")
     (folder / ".installed").touch()
     return interpreter

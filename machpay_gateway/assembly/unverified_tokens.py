@@ -1,10 +1,15 @@
 """Signed tokens where the extra `tokens` is not installed: without its libraries no signature can be verified."""
 
+import logging
+
 from machpay_gateway.core.decision.credential import SignedToken
 from machpay_gateway.core.errors import KeysetUnavailable
 from machpay_gateway.core.jose.compact import parse_compact
 from machpay_gateway.core.jose.session import ISSUER
-from machpay_gateway.extras import MissingExtra, require_extra
+from machpay_gateway.extras import LIBRARIES, missing_extra
+from machpay_gateway.log_throttle import LogThrottle
+
+logger = logging.getLogger(__name__)
 
 
 class UnverifiedTokens:
@@ -12,6 +17,9 @@ class UnverifiedTokens:
 
     Another process with the same database may have signed these, so their callers get 503, and the log the command.
     """
+
+    def __init__(self) -> None:
+        self._throttle = LogThrottle(logger)
 
     def cached(self, _digest: bytes, _now: float) -> None:
         """Return None: nothing is cached."""
@@ -29,11 +37,9 @@ class UnverifiedTokens:
         """Return why *token* is refused. Raises KeysetUnavailable for what claims to be a session of a key."""
         if not self.may_verify(token):
             return "iss is not configured"
-        try:
-            require_extra("tokens", "The session of a key")
-        except MissingExtra as exc:
-            raise KeysetUnavailable("the gateway's own signing keys") from exc
-        raise KeysetUnavailable("the gateway's own signing keys, until a restart: the extra tokens was just installed")
+        error = missing_extra("tokens", "The session of a key", LIBRARIES["tokens"][0])
+        self._throttle.log(logging.WARNING, "A session cannot be verified. %s", error)
+        raise KeysetUnavailable("the gateway's own signing keys") from error
 
     def forget(self, _subject: str) -> None:
         """Do nothing: nothing is cached."""
