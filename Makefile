@@ -60,7 +60,7 @@ compiled: $(COMPILED)/.installed ## Compile the request path (needs a C compiler
 
 check: .venv/.installed ## Check format, lint, types and imports.
 	@failed=; \
-	for command in "ruff format --check ." "ruff check ." "mypy $(CODE)" "lint-imports --no-logo"; do \
+	for command in "ruff format --check ." "ruff check ." "mypy $(CODE)" "basedpyright" "lint-imports --no-logo"; do \
 		echo "== $$command"; \
 		$(BIN)/$$command || failed="$$failed [$$command]"; \
 	done; \

@@ -28,7 +28,9 @@ limit_option = click.option(
 KEY_COLUMNS = ("ID", "NAME", "OWNER", "ENVIRONMENT", "TIER", "STATUS", "LAST USED", "EXPIRES", "SCOPES")
 ACCOUNT_COLUMNS = ("ID", "NAME", "TIER", "CREATED")
 ROUTE_COLUMNS = ("METHOD", "PATH", "ACCESS", "COST")
-_STATUS_COLORS = {CheckStatus.OK: "green", CheckStatus.WARNING: "yellow", CheckStatus.WRONG: "red"}
+# Parameters of the escape sequence SGR (ECMA-48 §8.3.117).
+_BOLD = "1"
+_STATUS_STYLES = {CheckStatus.OK: "32", CheckStatus.WARNING: "33", CheckStatus.WRONG: f"{_BOLD};31"}
 _NOT_SHOWN_AGAIN = "Store the secret now: it is not shown again."
 _GAP = "  "  # between columns
 _NARROWEST = 20  # columns, into which text is wrapped at least
@@ -61,7 +63,7 @@ def print_findings(findings: Iterable[CheckResult]) -> None:
         lines = [
             printable(text) for text in (finding.message, finding.way_out and f"way out: {finding.way_out}") if text
         ]
-        status = _styled(finding.status, fg=_STATUS_COLORS[finding.status], bold=finding.status is CheckStatus.WRONG)
+        status = _styled(finding.status, _STATUS_STYLES[finding.status])
         rows.append([status, finding.subject, "\n".join(lines)])
     _print_grid(rows, is_wrapped=True)
 
@@ -215,12 +217,12 @@ def _width(text: str) -> int:
 
 
 def _bold(text: str) -> str:
-    return _styled(text, bold=True)
+    return _styled(text, _BOLD)
 
 
-def _styled(text: str, *, fg: str | None = None, bold: bool = False) -> str:
+def _styled(text: str, style: str) -> str:
     """Return *text* with escape sequences, which `click.echo` drops where there is no terminal."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, fg=fg, bold=bold or None)
+    return text if os.environ.get("NO_COLOR") else f"\x1b[{style}m{text}\x1b[0m"
 
 
 def _tier(record: KeyRecord, tiers: Collection[str]) -> str:
