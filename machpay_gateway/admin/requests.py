@@ -75,7 +75,7 @@ def _none_as_empty(kind: Callable[[], Any]) -> Callable[[Any], Any]:
     return lambda value: kind() if value is None else value
 
 
-def _validate_key_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
+def _validate_key_scope(name: str, info: "ValidationInfo[ValidationContext]") -> str:
     context = info.context
     _as_pydantic(lambda one: validate_scopes([one], context.known_scopes))(name)
     if context.caller.may_assign(name, context.current_scopes):
@@ -87,7 +87,7 @@ def _validate_key_scope(name: str, info: ValidationInfo[ValidationContext]) -> s
     )
 
 
-def _validate_app_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
+def _validate_app_scope(name: str, info: "ValidationInfo[ValidationContext]") -> str:
     context = info.context
     _as_pydantic(lambda one: validate_client_scopes([one], context.known_scopes))(name)
     if not context.caller.may_assign(name, context.current_scopes):
@@ -97,7 +97,7 @@ def _validate_app_scope(name: str, info: ValidationInfo[ValidationContext]) -> s
     return name
 
 
-def _validate_session_scope(name: str, info: ValidationInfo[ValidationContext]) -> str:
+def _validate_session_scope(name: str, info: "ValidationInfo[ValidationContext]") -> str:
     if name not in info.context.caller.principal.scopes:
         raise _field_error(
             f"{quote_value(name)} is not held by the calling key: a session has at most its key's scopes."
@@ -111,12 +111,12 @@ def _validate_unique(names: list[str]) -> list[str]:
     return names
 
 
-def _validate_key_scopes(names: list[str], info: ValidationInfo[ValidationContext]) -> list[str]:
+def _validate_key_scopes(names: list[str], info: "ValidationInfo[ValidationContext]") -> list[str]:
     _as_pydantic(lambda all_: validate_scopes(all_, info.context.known_scopes))(names)
     return names
 
 
-def _validate_environment(environment: str, info: ValidationInfo[ValidationContext]) -> str:
+def _validate_environment(environment: str, info: "ValidationInfo[ValidationContext]") -> str:
     only = info.context.caller.environment
     if only not in (None, environment):
         raise _field_error(f"A test key can only create test objects, not {environment} ones.")
@@ -130,7 +130,7 @@ def _parse_moment(value: object) -> float:
     return parse_moment(value)
 
 
-def _validate_later(moment: float, info: ValidationInfo[ValidationContext]) -> float:
+def _validate_later(moment: float, info: "ValidationInfo[ValidationContext]") -> float:
     _as_pydantic(lambda at: validate_expiry(at, info.context.now))(moment)
     return moment
 
