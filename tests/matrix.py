@@ -47,8 +47,12 @@ SETS = {
 }
 
 
-# Old versions of redis and Starlette's TestClient leave sockets and streams to the garbage collector.
-_LEAKS = ("-W", "default::ResourceWarning", "-W", "default::pytest.PytestUnraisableExceptionWarning")
+# Old versions of redis and Starlette's TestClient leave sockets and streams to the garbage collector. Old versions of
+# libraries use what others have deprecated since.
+_TOLERATED = (
+    *("-W", "default::ResourceWarning", "-W", "default::pytest.PytestUnraisableExceptionWarning"),
+    *("-W", "default::DeprecationWarning"),
+)
 
 
 class Result(NamedTuple):
@@ -94,7 +98,7 @@ def test(python: str, versions: Versions, arguments: Sequence[str]) -> Result:
     command = [str(interpreter), "-m", "pytest", "-q", "-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup"]
     began_at = time.monotonic()
     with subprocess.Popen(
-        [*command, *(() if versions.name == "latest" else _LEAKS), *selected],
+        [*command, *(() if versions.name == "latest" else _TOLERATED), *selected],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

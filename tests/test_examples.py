@@ -15,6 +15,7 @@ from machpay_gateway import Gateway, MachPayAuth, Route
 from machpay_gateway.cli.demo import load_sample
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.testing import as_principal, create_key
+from tests.versions import shows_scopes
 
 ROOT = Path(__file__).parents[1]
 GUIDE_SCOPES = ("skills:execute", "skills:list", "account:read", "account:write", "webhooks:manage")
@@ -59,6 +60,7 @@ def test_an_example_identifies_a_key_of_its_database(name: str) -> None:
         assert client.post("/v1/skills/execute", headers=headers).json()["hello"] == "ada"
 
 
+@shows_scopes
 def test_the_fastapi_example_documents_its_scopes() -> None:
     with TestClient(example("fastapi_app").app) as client:
         assert client.get("/docs").status_code == 200

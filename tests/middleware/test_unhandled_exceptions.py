@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from machpay_gateway import Gateway, MachPayAuth, Route
 from machpay_gateway.testing import create_key
 from tests.servers import exchange, serving
+from tests.versions import raises_as_ever
 
 
 class BrokenError(Exception):
@@ -196,7 +197,10 @@ async def test_the_debug_page_has_the_headers(gateway: Gateway, bearer: dict[str
 
 
 @pytest.mark.parametrize("application", [starlette, fastapi, behind_others, on_a_mount])
-@pytest.mark.parametrize("path", ["/broken", "/streams", "/background"])
+@pytest.mark.parametrize(
+    "path",
+    ["/broken", pytest.param("/streams", marks=raises_as_ever), pytest.param("/background", marks=raises_as_ever)],
+)
 async def test_the_exception_is_raised_as_ever(
     gateway: Gateway, bearer: dict[str, str], application: Callable[[Gateway], ASGIApp], path: str
 ) -> None:
