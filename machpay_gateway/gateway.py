@@ -85,6 +85,7 @@ class Lifecycle:
         self._others = others
         self._settings = settings
         self._policy = policy
+        self._is_secret_key_checked = False
         self._opening = SingleFlight(self._open, failed=lambda _: None)  # every caller of `open` gets the exception
 
     async def open(self, *, upgrade: bool = False) -> None:
@@ -102,7 +103,7 @@ class Lifecycle:
         Raises what `open` does, and ConfigurationError when another process serves and they share no limiter.
         """
         await self.open()
-        if self._signing is not None:
+        if self._signing is not None and not self._is_secret_key_checked:  # each look-up makes sure that this serves
             await self._check_secret_key(self._signing)
         for warning in self._settings.host_warnings:
             logger.warning("%s", warning)
@@ -123,7 +124,7 @@ class Lifecycle:
         await self._loop_lag.close()
         await self._recorder.close()
         await self._limiter.close()
-        self._has_given_way = False
+        self._has_given_way = self._is_secret_key_checked = False
         if self.is_open:
             self.is_open = False
             for component in self._others:
@@ -151,6 +152,7 @@ class Lifecycle:
         except ConfigurationError:
             await self.close()
             raise
+        self._is_secret_key_checked = True
 
     async def _ensure_signing_key(self, signing: "SigningKeys") -> None:
         """Fail the start, instead of the first user's sign-in, when access tokens cannot be signed."""

@@ -6,11 +6,8 @@ A hook that fails or hangs refuses the request: an application that forbids some
 import asyncio
 import inspect
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
-from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
@@ -20,7 +17,7 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.errors import ConfigurationError, Unavailable
+from machpay_gateway.core.errors import Unavailable
 from machpay_gateway.log_throttle import LogThrottle
 
 HOOK_SECONDS = 5.0  # that an asynchronous hook may take
@@ -153,26 +150,6 @@ def hook_name(hook: Callable[..., object]) -> str:
     """Return the module and the name of *hook*."""
     name = getattr(hook, "__qualname__", None) or type(hook).__qualname__
     return f"{getattr(hook, '__module__', '')}:{name}"
-
-
-def load_hook(name: str) -> Callable[..., Any]:
-    """Return the function that *name* says, as `package.module:function`. Raises ConfigurationError.
-
-    Modules in the current directory are found too, as by servers that take the name of an application.
-    """
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute.isidentifier()):
-        raise ConfigurationError(f"{name!r} is not the name of a function: write `package.module:function`")
-    if (folder := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        hook = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigurationError(f"{name!r} cannot be imported ({exc}): is its folder on PYTHONPATH?") from exc
-    if not callable(hook):
-        raise ConfigurationError(f"{name!r} is not a function")
-    function: Callable[..., Any] = hook
-    return function
 
 
 def _checked(result: object, hook: CheckHook) -> Refusal | None:

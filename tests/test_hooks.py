@@ -431,3 +431,13 @@ Decorated = Callable[[str], Identity | None]
 def test_cached_returns_the_function_itself() -> None:
     hook: Decorated = identify_now
     assert cached(5)(hook) is hook
+
+
+async def test_hooks_are_found_beside_the_settings_and_commands_import_none(tmp_path: Path) -> None:
+    (tmp_path / "beside_settings.py").write_text(MODULE)
+    settings = tmp_path / "machpay.toml"
+    settings.write_text('database = "memory://"\nchecks = ["beside_settings:paid"]\n')
+    assert Gateway(config=settings).gate.hooks is not None
+    settings.write_text('database = "memory://"\nchecks = ["not_there:paid"]\nidentify = "not_there:identify"\n')
+    async with Gateway(config=settings, workers=0) as for_records:
+        assert await for_records.accounts.list() == []

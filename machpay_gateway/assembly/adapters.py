@@ -4,9 +4,10 @@ import time
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from machpay_gateway.assembly.imported import import_function
 from machpay_gateway.assembly.unverified_tokens import UnverifiedTokens
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.claims import LEEWAY_SECONDS
@@ -177,20 +178,22 @@ def hooks_for(settings: Settings) -> "CheckHooks | None":
     """Return the application's checks, None without any."""
     if not settings.checks:
         return None
-    from machpay_gateway.hooks import CheckHooks, load_hook
+    from machpay_gateway.hooks import CheckHooks
 
-    return CheckHooks(load_hook(hook) if isinstance(hook, str) else hook for hook in settings.checks)
+    return CheckHooks(_hook(check, settings) for check in settings.checks)
 
 
 def identifier_for(settings: Settings, tokens: TokenVerifier) -> "IdentifiedCredentials | None":
     """Return what has the application identify what is neither a key nor one of *tokens*; None without `identify`."""
     if settings.identify is None:
         return None
-    from machpay_gateway.hooks import load_hook
     from machpay_gateway.keysets.identified import IdentifiedCredentials
 
-    hook = settings.identify
-    return IdentifiedCredentials(load_hook(hook) if isinstance(hook, str) else hook, tokens, settings.tiers)
+    return IdentifiedCredentials(_hook(settings.identify, settings), tokens, settings.tiers)
+
+
+def _hook(hook: "Callable[..., Any] | str", settings: Settings) -> "Callable[..., Any]":
+    return import_function(hook, settings.file.parent) if isinstance(hook, str) else hook
 
 
 def signing_for(settings: Settings, opened: SigningKeyStore, store: "Store") -> "SigningKeys | None":

@@ -6,32 +6,26 @@ Only commands import it. A process that guards the application has it already, a
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from importlib import import_module
 from pathlib import Path
 
+from machpay_gateway.assembly.imported import import_named
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.web.application_scopes import ApplicationScopes
 
 
-def scopes_of(place: str) -> Sequence[str]:
+def scopes_of(place: str, folder: Path) -> Sequence[str]:
     """Return the scopes that the application at *place* requires: `main:app`, or `main:create_app()`.
 
-    Raises ConfigurationError if it cannot be imported.
+    Modules in *folder* are found too. Raises ConfigurationError if it cannot be imported.
     """
-    return tuple(ApplicationScopes(_load(place)).names())
+    return tuple(ApplicationScopes(_load(place, folder)).names())
 
 
-def _load(place: str) -> object:
-    module, _, names = place.partition(":")
-    folder = str(Path.cwd())
-    if folder not in sys.path:  # as uvicorn does; a program's own path starts where the program is
-        sys.path.insert(0, folder)
+def _load(place: str, folder: Path) -> object:
     try:
         with redirect_stdout(sys.stderr):  # what it prints is not the command's output
-            value: object = import_module(module)
-            for name in names.removesuffix("()").split("."):
-                value = getattr(value, name)
-            return value() if names.endswith("()") and callable(value) else value
+            value = import_named(place.removesuffix("()"), folder)
+            return value() if place.endswith("()") and callable(value) else value
     except (Exception, SystemExit) as exc:
         reason = f"{type(exc).__name__}: {exc}"
         raise ConfigurationError(

@@ -89,7 +89,7 @@ class ConfiguredGateway(Gateway):
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         scopes = defined_scopes(settings, policy)
         if workers == 0 and settings.application is not None:
-            scopes.include(partial(scopes_of, settings.application))
+            scopes.include(partial(scopes_of, settings.application, settings.file.parent))
         hosts = settings.page_hosts
         store = store_for(settings)
         opened = OpenedStore(store)
@@ -107,7 +107,8 @@ class ConfiguredGateway(Gateway):
         signing = signing_for(settings, opened, store)
         grants = grants_for(settings, opened, changes)
         tokens = tokens_for(settings, signing, key_cache, grants)
-        identifier = identifier_for(settings, tokens)
+        # The hooks of the application are for requests: a command on records imports none.
+        identifier = identifier_for(settings, tokens) if workers else None
         reports = reports_for(settings)
         assertions = assertions_for(settings)
         proofs = proofs_for(settings, limiter)
@@ -152,7 +153,7 @@ class ConfiguredGateway(Gateway):
                 shedder=shedder,
                 proofs=proofs,
                 identifier=identifier,
-                hooks=hooks_for(settings),
+                hooks=hooks_for(settings) if workers else None,
                 brand=settings.brand,
             ),
             restored=restored,

@@ -17,7 +17,7 @@ _CLOSE = 0.75  # of `get_close_matches`: `orders:raed` for `orders:read`, and no
 
 # RFC 6749 allows these in names. In a setting they are a list or an expression of another language, and no caller holds
 # a scope of that name: every one would be refused.
-_SEPARATORS = re.compile(r"[,;()]")
+_SEPARATORS = re.compile(r"[,;]|^\(|\)$")
 _OPERATORS = frozenset({"and", "or", "not", "&", "&&", "+", "/"})
 
 # The default scopes that a key can hold; `keys:manage` is for the key API.

@@ -29,6 +29,9 @@ EMAIL = "ada@example.org"
 SETTINGS = """
 trusted_proxies = ["127.0.0.1"]
 failure_limit = "5/minute"
+checks = ["a_check:refuse"]
+[credentials]
+headers = ["Authorization", "X-Second"]
 [tiers.tiny]
 rate = "1/minute"
 concurrency = 1
@@ -44,6 +47,12 @@ api_url = "http://127.0.0.1:8000"
 [oauth]
 issuer = "http://localhost:8000"
 audience = "http://127.0.0.1:8000"
+"""
+CHECK = """
+from machpay_gateway import Reason, Refusal
+
+def refuse(facts, route, principal):
+    return Refusal(Reason.FORBIDDEN, f"at {facts.path}") if "forbidden" in facts.path else None
 """
 ROUTES = """
 [[routes]]
@@ -145,6 +154,8 @@ def _refused_for_every_reason(visitor: Visitor, issued: Issued) -> None:
     visitor.ask("GET", f"/v1//{good}", good)
     for wrong in (good[:-1] + ("a" if good[-1] != "a" else "b"), issued.revoked, *litter[5:]):
         visitor.ask("GET", in_query, wrong)
+    visitor.ask("GET", f"/v1/forbidden/{good}", good)
+    visitor.ask("GET", in_path, good, headers={"X-Second": issued.bare})
     visitor.ask("GET", in_path, issued.bare)
     visitor.ask("GET", in_path, issued.elsewhere)
     visitor.ask("GET", f"/live/{good}", issued.test)
@@ -253,6 +264,7 @@ def _concurrently(visitor: Visitor, secret: str) -> None:
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_secret_is_told_by_any_error_path(tmp_path: Path, log_format: str) -> None:
     settings = SETTINGS.replace("{log_format}", log_format)
+    (tmp_path / "a_check.py").write_text(CHECK)
     nowhere = {"MACHPAY_UPSTREAMS__SANDBOX": "http://127.0.0.1:1"}
     with served(
         tmp_path, settings=settings, routes=ROUTES, management="127.0.0.1:0", environ=nowhere, fails_within=True

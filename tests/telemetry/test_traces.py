@@ -284,7 +284,8 @@ async def test_without_a_provider_there_is_nothing_and_no_request_fails() -> Non
 
 def test_without_the_package_the_start_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "machpay_gateway.telemetry.traces")
-    monkeypatch.setitem(sys.modules, "opentelemetry.context", None)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "opentelemetry"]:
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match=r"pip install 'machpay-gateway\[otel\]'"):
         Gateway(database="memory://", traces=True)
 
