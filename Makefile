@@ -36,7 +36,7 @@ help: ## Show this list.
 setup: .venv/.installed ## Create .venv with the locked dependencies and the project itself.
 
 demo: .venv-runtime/.installed ## Run the demo (ARGS="--help" shows its options).
-	@PYTHONPATH=$(CURDIR) .venv-runtime/bin/python -m machpay_gateway demo $(ARGS)
+	@.venv-runtime/bin/machpay-gateway demo $(ARGS)
 
 test: .venv/.installed ## Run the tests in parallel (ARGS="-k key" selects).
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
@@ -92,10 +92,11 @@ clean: ## Remove virtual environments, caches and build results.
 	rm -rf build dist htmlcov .coverage .coverage.* clients/typescript/dist clients/typescript/node_modules tests/oauth/interop/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# For the demo alone: a tenth of what developers need. The demo runs from the checkout.
+# For the demo alone: a tenth of what developers need.
 .venv-runtime/.installed: requirements/runtime.lock
 	@$(call create,.venv-runtime)
 	@.venv-runtime/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/runtime.lock
+	@.venv-runtime/bin/python -m pip install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 # pip installs only uv, and uv the rest. An incomplete .venv has no stamp file and is created again.
