@@ -175,6 +175,17 @@ def test_settings_name_every_extra_that_they_miss(base: Path, tmp_path: Path) ->
     assert named == {"console", "otel", "server"}
 
 
+def test_each_setting_that_misses_an_extra_is_named_once(base: Path, tmp_path: Path) -> None:
+    issuer = '[[issuers]]\nissuer = "https://a.example"\naudience = "a"\n'
+    assertion = '[assertion]\nkey = "key.pem"\nissuer = "a"\naudience = "a"\n'
+    (tmp_path / "machpay.toml").write_text(f'database = "postgresql://a/b"\n[leaks]\n{assertion}{issuer}')
+    result = installed.run(base, "-m", "machpay_gateway", "policy", "check", cwd=tmp_path)
+    text = result.stdout + result.stderr
+    for name in ("[[issuers]]", "[leaks]", "[assertion]", "postgresql://"):
+        assert text.count(f"{name} needs ") == 1, text
+    assert "Traceback" not in text
+
+
 @pytest.mark.parametrize(
     "extra, code",
     [

@@ -38,7 +38,6 @@ def unservable(settings: Settings) -> list[str]:
     """Return why no gateway can be built from valid *settings*, as far as that shows without a connection."""
     mistakes = []
     adapters: tuple[Callable[[Settings], object], ...] = (
-        require_extras,
         _require_extras_of_pages,
         store_for,
         _redis_for,
@@ -57,20 +56,6 @@ def unservable(settings: Settings) -> list[str]:
     return mistakes
 
 
-def require_extras(settings: Settings) -> None:
-    """Raise MissingExtra for the first of *settings* that decisions need one for, apart from what adapters check."""
-    needs = (
-        ("tokens", "[oauth]", settings.oauth),
-        ("tokens", "[[issuers]]", settings.issuers),
-        ("tokens", "[leaks]", settings.leaks),
-        ("tokens", "[assertion]", settings.assertion),
-        ("postgresql", "postgresql://", settings.database.startswith("postgresql:")),
-    )
-    for extra, name, value in needs:
-        if value:
-            require_extra(extra, name)
-
-
 def _require_extras_of_pages(settings: Settings) -> None:
     """Raise MissingExtra for the pages that *settings* name. Middleware serves none, and warns of them instead."""
     for extra, name, value in (("console", "[console]", settings.console), ("oauth", "[oauth]", settings.oauth)):
@@ -80,6 +65,8 @@ def _require_extras_of_pages(settings: Settings) -> None:
 
 def store_for(settings: Settings) -> "Store":
     """Return the store that *settings* name."""
+    if settings.database.startswith("postgresql:"):
+        require_extra("postgresql", "postgresql://")
     from machpay_gateway.stores.sql import SqlStore
 
     return SqlStore(settings.database, url_file=settings.database_file)
@@ -158,7 +145,7 @@ def _issuers_for(settings: Settings) -> TokenVerifier | None:
 
 
 def _identifier_for(settings: Settings) -> "IdentifiedCredentials | None":
-    return identifier_for(settings, _issuers_for(settings) or UnverifiedTokens())
+    return identifier_for(settings, UnverifiedTokens())
 
 
 def tokens_for(
@@ -166,6 +153,7 @@ def tokens_for(
 ) -> TokenVerifier:
     """Return the verifier of tokens from the issuers in the settings and of our own."""
     if signing is None:
+        _issuers_for(settings)  # raises if there are any: their tokens must not be refused without a word
         return UnverifiedTokens()
     from machpay_gateway.keysets.issued import IssuedTokens
     from machpay_gateway.keysets.own import OwnTokens
@@ -231,6 +219,7 @@ def proofs_for(settings: Settings, limiter: Limiter) -> "Proofs | None":
     """Return who judges proofs of possession, None without an authorization server: no token is bound then."""
     if settings.oauth is None:
         return None
+    require_extra("tokens", "[oauth]")
     from machpay_gateway.keysets.proofs import Proofs
 
     return Proofs(settings.oauth, limiter, clock=time.time)
@@ -240,6 +229,7 @@ def reports_for(settings: Settings) -> "SignedReports | None":
     """Return the verifier of leak reports, None when none are accepted."""
     if settings.leaks is None:
         return None
+    require_extra("tokens", "[leaks]")
     from machpay_gateway.keysets.reports import SignedReports
 
     return SignedReports(settings.leaks)
@@ -249,6 +239,7 @@ def assertions_for(settings: Settings) -> "SignedAssertions | None":
     """Return the signer of assertions for upstreams, None when there is none."""
     if settings.assertion is None:
         return None
+    require_extra("tokens", "[assertion]")
     from machpay_gateway.keysets.assertions import SignedAssertions
 
     return SignedAssertions(settings.assertion)

@@ -17,7 +17,6 @@ from machpay_gateway.assembly.adapters import (
     limiter_for,
     proofs_for,
     reports_for,
-    require_extras,
     signing_for,
     store_for,
     tokens_for,
@@ -85,7 +84,6 @@ class ConfiguredGateway(Gateway):
         *has_served* is whether this one goes on for one that served: a Redis that refuses it does not stop its start.
         """
         settings = settings or load_settings(options)
-        require_extras(settings)
         policy = policy_for(settings, own_routes(settings) if callable(own_routes) else own_routes, carries=carries)
         scopes = defined_scopes(settings, policy)
         if workers == 0 and settings.application is not None:

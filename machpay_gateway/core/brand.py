@@ -22,10 +22,10 @@ class Brand:
     """Names that callers and users see.
 
     New secrets are `{prefix}_live_{tag}_…`. Those of MachPay stay valid, and those of *earlier* brands, which are
-    written as in `acme_ac1`. *realm* is in WWW-Authenticate
-    (RFC 9110 §11.5). *problem_base* is what the `type` of a problem begins with (RFC 9457 §3.1.1): a path, where the
-    gateway serves a page for each problem, or a URL, where it serves none. The names of identity header fields begin
-    with *header_prefix*. *name* is on pages. Raises ConfigurationError.
+    written as in `acme_ac1`. *realm* is in WWW-Authenticate (RFC 9110 §11.5). *problem_base* is what the `type` of a
+    problem begins with (RFC 9457 §3.1.1): a path, where the gateway serves a page for each problem, or a URL, where it
+    serves none. The names of identity header fields begin with *header_prefix*. *name* is on pages. Raises
+    ConfigurationError.
     """
 
     prefix: str = "sk"
