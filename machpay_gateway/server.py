@@ -149,6 +149,7 @@ class _ControlPlaneApp(MachPayAuth):
         self._branches = branches
         self._forward_auth = forward_auth
         self._pages = gateway.page_guard
+        self._problem_paths = problem_paths(gateway.brand)
 
     @override
     def _warn(self) -> None:
@@ -172,7 +173,7 @@ class _ControlPlaneApp(MachPayAuth):
         return pages.refusal(path, host, forwarded_host, is_ours=self._is_ours(path or ""))
 
     def _is_ours(self, path: str) -> bool:
-        return self._branches.app_for(path) is not None or path in problem_paths(self.gateway.brand)
+        return self._branches.app_for(path) is not None or path in self._problem_paths
 
     async def _refuse_page(self, scope: Scope, receive: Receive, send: Send, detail: str) -> None:
         began_at = perf_counter()
