@@ -22,16 +22,20 @@ from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import ConfiguredGateway, with_own_routes
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
+from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
+from machpay_gateway.core.limits.admission import UNCOUNTED
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.core.network.cors import CORS_FOR_ALL
+from machpay_gateway.core.usage.outcome import outcome_of, outcome_of_refusal
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.problem_pages import problem_paths
 from machpay_gateway.settings import Options, Settings
 from machpay_gateway.settings.console import CONSOLE_PATH
+from machpay_gateway.telemetry.own_requests import OWN_REQUEST_HEADER, OwnRequests, note_decision
 from machpay_gateway.web.lifespan import Resource, run_lifespan
 from machpay_gateway.web.page_hosts import PageGuard
 from machpay_gateway.web.path import matching_prefix
@@ -47,10 +51,12 @@ from machpay_gateway.web.request_facts import (
 
 if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings
+    from machpay_gateway.telemetry.traces import Record
 
 JWKS_PATH = "/.well-known/jwks.json"
 _ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True, cors=CORS_FOR_ALL))
 _JWKS_SECONDS = 300
+_FROM_OUR_PROXY = frozenset({PEER_HEADER, OWN_REQUEST_HEADER})
 
 __all__ = ["BehindOurProxy", "control_plane", "create_app", "own_branches", "served_routes"]
 
@@ -107,7 +113,7 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
         below[CONSOLE_PATH] = console_app(gateway)
     branches = _Branches(at, below)
     forward_auth = ForwardAuth(gateway)
-    router = _Router(branches, app or _without_websockets(own), forward_auth.leases)
+    router = _Router(gateway, branches, app or _without_websockets(own), forward_auth.leases)
     return _ControlPlaneApp(router, gateway, branches, forward_auth, trust)
 
 
@@ -175,6 +181,21 @@ class _ControlPlaneApp(MachPayAuth):
     def _is_ours(self, path: str) -> bool:
         return self._branches.app_for(path) is not None or path in self._problem_paths
 
+    @override
+    async def _refuse(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        facts: RequestFacts,
+        denied: Denied,
+        *,
+        record: "Record",
+        began_at: float,
+    ) -> None:
+        note_decision(scope, facts, denied.principal, denied.route, outcome_of_refusal(denied))
+        await super()._refuse(scope, receive, send, facts, denied, record=record, began_at=began_at)
+
     async def _refuse_page(self, scope: Scope, receive: Receive, send: Send, detail: str) -> None:
         began_at = perf_counter()
         facts = request_facts(scope, self.trust, self.gateway.request_ids)
@@ -185,19 +206,22 @@ class _ControlPlaneApp(MachPayAuth):
 class BehindOurProxy:
     """The control plane behind the proxy of the same process, which is its only peer.
 
-    The proxy passes its own peer in `PEER_FIELD` for forward-auth; otherwise it has determined the client itself.
+    The proxy passes its own peer in `PEER_HEADER` for forward-auth; otherwise it has determined the client itself.
     """
 
-    def __init__(self, gateway: Gateway) -> None:
-        """Serve the control plane of *gateway*."""
+    def __init__(self, gateway: Gateway, requests: OwnRequests) -> None:
+        """Serve the control plane of *gateway*, and note in *requests* what it decides, for the proxy's access log."""
         self._app = control_plane(gateway, trust=BEHIND_OUR_PROXY)
+        self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of any ASGI type."""
         if scope["type"] != "lifespan":
-            peers = [value.decode() for name, value in scope["headers"] if name == PEER_HEADER]
-            headers = [field for field in scope["headers"] if field[0] != PEER_HEADER]
-            scope = dict(scope, client=(peers[0] if peers else "127.0.0.1", 0), headers=headers)
+            ours = {name: value for name, value in scope["headers"] if name in _FROM_OUR_PROXY}
+            headers = [field for field in scope["headers"] if field[0] not in _FROM_OUR_PROXY]
+            peer = ours.get(PEER_HEADER, b"127.0.0.1").decode()
+            scope = dict(scope, client=(peer, 0), headers=headers)
+            self._requests.mark(scope, ours.get(OWN_REQUEST_HEADER, b""))
         await self._app(scope, receive, send)
 
 
@@ -216,7 +240,8 @@ class _Branches(NamedTuple):
 class _Router:
     """Routes requests to the control plane by path, and all others to the application."""
 
-    def __init__(self, branches: _Branches, app: ASGIApp, leases: Resource) -> None:
+    def __init__(self, gateway: Gateway, branches: _Branches, app: ASGIApp, leases: Resource) -> None:
+        self._policy = gateway.policy
         self._branches = branches
         self.app = app
         self._leases = leases
@@ -227,7 +252,12 @@ class _Router:
             await run_lifespan(self.app, scope, receive, send, self._leases)
             return
         # The path that was authorized, not one that is parsed again.
-        own = self._branches.app_for(facts_of(scope).path or "")
+        facts = facts_of(scope)
+        own = self._branches.app_for(facts.path or "")
+        if isinstance(route := self._policy.route_for(facts), Route):
+            admission = scope["machpay_admission"]
+            outcome = outcome_of(None if admission is UNCOUNTED else admission, route)
+            note_decision(scope, facts, scope["machpay"], route, outcome)
         if scope["type"] == "websocket":
             # The control plane has no WebSockets. Below its public routes, the application's would be unguarded.
             is_public = own is not None and scope["machpay"] is None

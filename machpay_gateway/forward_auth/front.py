@@ -13,11 +13,12 @@ from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.usage.counters import PREFLIGHT_OUTCOME
-from machpay_gateway.core.usage.outcome import outcome_of, outcome_of_refusal
+from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
 from machpay_gateway.forward_auth.dialect import Dialect, dialect_for
 from machpay_gateway.forward_auth.leases import HeldLeases
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.telemetry.own_requests import note_decision
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import send_problem
@@ -56,12 +57,13 @@ class ForwardAuth:
         if isinstance(decision, Denied):
             await self._refuse(scope, receive, send, facts, decision, dialect=dialect, cors=cors, began_at=began_at)
             return
+        note_decision(scope, facts, decision.principal, decision.route, _outcome_of(facts, decision, cors))
         await self._allow(send, facts, decision, cors, began_at=began_at)
 
     def _refusal(self, check: CheckRequest) -> Denied | None:
         """Return why *check* is refused for any caller, None when the gate decides."""
         if check.fault:
-            return Denied(Reason.MALFORMED_REQUEST, check.fault)
+            return Denied(Reason.MALFORMED_REQUEST, check.fault, message=check.fault)
         pages = self._gateway.page_guard
         if pages is None:
             return None
@@ -101,8 +103,7 @@ class ForwardAuth:
             await send({"type": "http.response.start", "status": int(HTTPStatus.OK), "headers": headers})
             await send({"type": "http.response.body", "body": b""})
         finally:
-            is_preflight = facts.preflight_for is not None and cors
-            outcome = PREFLIGHT_OUTCOME if is_preflight else outcome_of(admission, route)
+            outcome = _outcome_of(facts, allowed, cors)
             self._gateway.recorder.record(principal, route, outcome, int(HTTPStatus.OK), began_at)
 
     async def _refuse(
@@ -118,6 +119,7 @@ class ForwardAuth:
         began_at: float,
     ) -> None:
         self._gateway.refusals.add(facts, denied)
+        note_decision(scope, facts, denied.principal, denied.route, outcome_of_refusal(denied))
         added = [*refusal_headers(denied, legacy=self._gateway.legacy_headers), *cors]
         challenge = self._gateway.trust.credentials.challenge
         problem = problem_for(denied, facts.request_id, self._gateway.brand, challenge)
@@ -127,6 +129,11 @@ class ForwardAuth:
         finally:
             outcome = outcome_of_refusal(denied)
             self._gateway.recorder.record(denied.principal, denied.route, outcome, problem.status, began_at)
+
+
+def _outcome_of(facts: RequestFacts, allowed: Allowed, cors: Headers) -> RequestOutcome:
+    is_preflight = facts.preflight_for is not None and cors
+    return PREFLIGHT_OUTCOME if is_preflight else outcome_of(allowed.admission, allowed.route)
 
 
 def _cors_headers(cors: Cors, scope: Scope, facts: RequestFacts) -> Headers:

@@ -40,7 +40,8 @@ from machpay_gateway.proxy.responses import (
 )
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
-from machpay_gateway.proxy.upstream_request import forwarded_info, upstream_head, verbatim_head, with_cookies
+from machpay_gateway.proxy.upstream_request import control_plane_head, forwarded_info, upstream_head, verbatim_head
+from machpay_gateway.telemetry.own_requests import OwnRequest
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 from machpay_gateway.web.cors import Cors, cors_fields, preflight_headers, with_cors
 from machpay_gateway.web.page_hosts import PageGuard
@@ -100,6 +101,7 @@ class Forwarder(UpstreamHandler):
         "due",
         "facts",
         "is_over",
+        "own_request",
         "principal",
         "recheck_at",
         "request",
@@ -137,6 +139,7 @@ class Forwarder(UpstreamHandler):
         self.responded_at: float | None = None  # when the head of the upstream's response had arrived
         self.trace: Trace | None = None
         self.tunnel: Tunnel | None = None
+        self.own_request: OwnRequest | None = None  # if the control plane serves it
         self._pending_answer: PendingAnswer | None = None
         self._identification: asyncio.Task[Decision] | None = None
 
@@ -178,7 +181,8 @@ class Forwarder(UpstreamHandler):
             self.refuse(Reason.ROUTE_NOT_FOUND, detail)
             return
         if own is not None:
-            self._forward(own, context.options, self._control_plane_head(raw))
+            self.own_request = context.router.own_requests.begin()
+            self._forward(own, context.options, self._control_plane_head(raw, self.own_request))
             return
         if context.cors is not None and self._answer_preflight(context.cors):
             return
@@ -265,11 +269,13 @@ class Forwarder(UpstreamHandler):
         forwarded_host = request.forwarded_host if self._client.is_trusted else None
         return guard.refusal(self.facts.path, request.host, forwarded_host, is_ours=is_ours)
 
-    def _control_plane_head(self, raw: bytes) -> bytes:
+    def _control_plane_head(self, raw: bytes, own_request: OwnRequest) -> bytes:
         context = self._context
         if context.router.is_forward_auth(self.facts.path):
-            return verbatim_head(raw, self.request, self._client.host, self._begin_trace())
-        return with_cookies(self._head_with_credentials(is_ours=True), self.request.own_cookies)
+            head = verbatim_head(raw, self.request, self._client.host, self._begin_trace())
+            return control_plane_head(head, (), own_request.name)
+        head = self._head_with_credentials(is_ours=True)
+        return control_plane_head(head, self.request.own_cookies, own_request.name)
 
     def _head_with_credentials(self, *, is_ours: bool = False) -> bytes:
         """Return the head with the credential as it came: all of it for our control plane, else what is in headers."""
@@ -722,7 +728,7 @@ class Forwarder(UpstreamHandler):
 
     def record(self, outcome: RequestOutcome, status: int) -> None:
         """Record the request in usage, metrics, access log and trace."""
-        context, principal, route = self._context, self.principal, self.route
+        context, facts, principal, route = self._context, self.facts, self.principal, self.route
         if outcome == ALLOWED and self.admission is not None and self.admission.is_shadow_limited and route is not None:
             outcome = outcome_of(self.admission, route)
         began_at, decided_at, responded_at = self.began_at, self.decided_at, self.responded_at
@@ -732,6 +738,10 @@ class Forwarder(UpstreamHandler):
                 context.steps.count_upstream(responded_at - decided_at)
         if principal is not None or route is not None or outcome != ALLOWED:  # the control plane records its own
             context.recorder.record(principal, route, outcome, status, began_at)
+        if (own := self.own_request) is not None:
+            context.router.own_requests.end(own)
+            facts, principal, route = own.facts or facts, own.principal, own.route
+            outcome = own.outcome if outcome == ALLOWED else outcome
         if context.access_log is None and context.traces is None:
             return
         steps = _new(Steps, (began_at, self.admission_began_at, decided_at, responded_at, perf_counter()))
@@ -742,7 +752,7 @@ class Forwarder(UpstreamHandler):
             trace.end(principal, outcome, status, steps)
             self.trace = None  # a tunnel may last for days
         if context.access_log is not None:
-            context.access_log.add(self.facts, principal, route, outcome, status, steps, self.sent_bytes, trace_id)
+            context.access_log.add(facts, principal, route, outcome, status, steps, self.sent_bytes, trace_id)
 
     def _begin_trace(self) -> bytes:
         """Begin the trace, if there are traces, and return the lines of its context for the upstream."""

@@ -12,6 +12,7 @@ from machpay_gateway.proxy.header_fields import control_plane_fields, response_f
 from machpay_gateway.proxy.pool import ServerPool, UpstreamServer
 from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.telemetry.own_requests import OwnRequests
 from machpay_gateway.web.path import matching_prefix
 
 CONTROL_PLANE = "control plane"
@@ -21,12 +22,13 @@ class ControlPlane(NamedTuple):
     """Which paths the control plane serves, at a Unix *socket*: all below *prefixes*, `/v1/keys` among them.
 
     Other proxies send forward-auth requests below *forward_auth_prefix*. Those keep all their headers, the ones about
-    clients included.
+    clients included. *requests* are those in progress, about which the control plane notes what it decides.
     """
 
     prefixes: tuple[str, ...]
     forward_auth_prefix: str
     socket: Path
+    requests: OwnRequests
 
 
 class UpstreamRouter:
@@ -43,6 +45,7 @@ class UpstreamRouter:
         self._responses = ResponseReader(response_fields(with_cors=with_cors))
         self._prefixes = () if control_plane is None else control_plane.prefixes
         self._forward_auth_prefix = None if control_plane is None else control_plane.forward_auth_prefix
+        self.own_requests = OwnRequests() if control_plane is None else control_plane.requests
         self._control_plane = None if control_plane is None else ServerPool([_control_plane_server(control_plane)])
         pools = {name: ServerPool(map(self._server, upstream.origins)) for name, upstream in upstreams.items()}
         self.pools = pools if self._control_plane is None else {**pools, CONTROL_PLANE: self._control_plane}

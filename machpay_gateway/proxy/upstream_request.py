@@ -10,12 +10,13 @@ from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.network.address import format_address
 from machpay_gateway.proxy.header_fields import lines_without
 from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
+from machpay_gateway.telemetry.own_requests import OWN_REQUEST_HEADER
 from machpay_gateway.web.request_facts import PEER_HEADER
 
 _VERSIONS = (b"1.0", b"1.1")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_HEADER})
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_HEADER, OWN_REQUEST_HEADER})
 _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 # They frame the request and route it. Connection must not remove them: a body would be read as requests.
 _NEVER_HOP_BY_HOP = frozenset({b"content-length", b"transfer-encoding", b"host"})
@@ -69,10 +70,10 @@ def upstream_head(
     return b"".join((request.start, added, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
 
 
-def with_cookies(head: bytes, cookies: tuple[bytes, ...]) -> bytes:
-    """Return *head* with the gateway's own *cookies*, which only its control plane may get."""
+def control_plane_head(head: bytes, cookies: tuple[bytes, ...], own_request: bytes) -> bytes:
+    """Return *head* with what only the gateway's control plane may get: its *cookies*, and the name *own_request*."""
     lines = b"".join(b"Cookie: %b\r\n" % value for value in cookies)
-    return head[:-2] + lines + b"\r\n" if lines else head
+    return b"%b%b%b: %b\r\n\r\n" % (head[:-2], lines, OWN_REQUEST_HEADER, own_request)
 
 
 def verbatim_head(raw: bytes, request: RequestHead, peer: str, trace: bytes = b"") -> bytes:

@@ -43,6 +43,7 @@ from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 from machpay_gateway.telemetry.logs import configure_logging
+from machpay_gateway.telemetry.own_requests import OwnRequests
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -193,8 +194,9 @@ class Worker:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)
-        await self._start_server(stack, AsgiServer(BehindOurProxy(self.gateway), listener))
-        return ControlPlane(tuple(own_branches(self.gateway.settings)), PATH_PREFIX, path)
+        requests = OwnRequests()
+        await self._start_server(stack, AsgiServer(BehindOurProxy(self.gateway, requests), listener))
+        return ControlPlane(tuple(own_branches(self.gateway.settings)), PATH_PREFIX, path, requests)
 
     async def _start_server(self, stack: AsyncExitStack, server: AsgiServer) -> None:
         await server.start()

@@ -13,6 +13,7 @@ from machpay_gateway.core.keys.key import mint_secret
 from machpay_gateway.forward_auth.dialect import PATH_PREFIX
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.settings import Options
+from machpay_gateway.telemetry.own_requests import OwnRequests
 from tests.proxy.harness import Rig, Upstream, fields_of, proxied, request, status_of
 
 PLACES = {"headers": ["Authorization", "X-API-Key"], "query": "api_key"}
@@ -158,7 +159,7 @@ async def test_the_control_plane_gets_the_credential_as_it_came() -> None:
     with TemporaryDirectory() as folder:
         socket = Path(folder, "own")
         async with Upstream() as upstream, Upstream(path=socket) as own:
-            plane = ControlPlane(("/v1/keys",), PATH_PREFIX, socket)
+            plane = ControlPlane(("/v1/keys",), PATH_PREFIX, socket, OwnRequests())
             async with proxied(upstream, control_plane=plane, credentials=PLACES) as proxy, proxy.client() as client:
                 for path, fields in (
                     ("/v1/keys?api_key=a&limit=1", ["X-API-Key: b"]),

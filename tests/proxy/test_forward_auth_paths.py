@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway.proxy.routing import ControlPlane
+from machpay_gateway.telemetry.own_requests import OwnRequests
 from tests.proxy.harness import Rig, Upstream, proxied, request
 from tests.proxy.strict import Strict
 
@@ -16,7 +17,7 @@ _SMUGGLED = request("POST", "/v1/keys")
 
 @asynccontextmanager
 async def _proxied_control_plane(strict: Strict, tmp_path: Path) -> AsyncIterator[Rig]:
-    control_plane = ControlPlane(("/v1/keys",), "/authorize/", tmp_path / "control")
+    control_plane = ControlPlane(("/v1/keys",), "/authorize/", tmp_path / "control", OwnRequests())
     async with (
         Upstream() as upstream,
         Upstream(strict, path=control_plane.socket),

@@ -15,6 +15,7 @@ from machpay_gateway.forward_auth.dialect import PATH_PREFIX
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.console import ConsoleSettings
+from machpay_gateway.telemetry.own_requests import OwnRequests
 from tests.proxy.harness import OK, Rig, Upstream, fields_of, proxied, status_of
 
 CONSOLE, ISSUER, API = "console.example.com", "auth.example.com", "api.example.com"
@@ -37,7 +38,7 @@ async def rig(
         }
         async with Upstream(answer=answer) as upstream, Upstream(path=Path(folder, "own")) as own:
             branches = ("/console", "/oauth/authorize", "/oauth/token", "/v1/keys")
-            plane = ControlPlane(branches, PATH_PREFIX, Path(folder, "own")) if control_plane else None
+            plane = ControlPlane(branches, PATH_PREFIX, Path(folder, "own"), OwnRequests()) if control_plane else None
             async with proxied(upstream, control_plane=plane, **(defaults | options)) as made:
                 yield made, upstream, own
 

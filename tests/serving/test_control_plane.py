@@ -64,6 +64,68 @@ def call(
         )
 
 
+def logged(gateway: Served, request_id: str) -> dict[str, Any]:
+    """Return the line of the access log about the request with that id."""
+    log = gateway.folder / "access.log"
+
+    def lines() -> list[dict[str, Any]]:
+        written = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+        return [line for line in written if line["request_id"] == request_id]
+
+    until(lambda: len(lines()) == 1)
+    return lines()[0]
+
+
+@together
+@pytest.mark.parametrize(
+    "method, path, scopes, status, outcome, route",
+    [
+        ("GET", "/v1/whoami", None, 401, "missing_credentials", "GET /v1/whoami"),
+        ("GET", "/v1/whoami", ["skills:execute"], 200, "allowed", "GET /v1/whoami"),
+        ("GET", "/v1/keys", ["skills:execute"], 403, "insufficient_scope", "GET /v1/keys"),
+        ("GET", "/v1/whoami//", ["skills:execute"], 400, "malformed_request", None),
+    ],
+)
+def test_the_access_log_says_how_the_control_plane_decided(  # noqa: PLR0917 - a row
+    trusting: Served, method: str, path: str, scopes: list[str] | None, status: int, outcome: str, route: str | None
+) -> None:
+    key, secret = (None, "") if scopes is None else trusting.key(scopes=scopes)
+    answered, fields, _ = call(trusting, method, path, secret)
+    line = logged(trusting, fields["x-request-id"])
+    assert answered == line["status"] == status
+    assert (line["outcome"], line.get("route")) == (outcome, route)
+    assert line.get("key") == (key if route is not None else None)
+
+
+@together
+@pytest.mark.parametrize(
+    "uri, status, outcome, route",
+    [
+        ("/v1/x", 200, "allowed", "* /v1/{rest:path}"),
+        ("/v1//x", 400, "malformed_request", None),
+        ("/nowhere", 404, "route_not_found", None),
+    ],
+)
+def test_the_access_log_says_how_a_check_request_was_decided(
+    trusting: Served, uri: str, status: int, outcome: str, route: str | None
+) -> None:
+    key, secret = trusting.key()
+    fields = {**ASKED, "X_Forwarded_Uri": uri}
+    answered, response_fields, _ = call(trusting, "GET", "/authorize/traefik", secret, None, **fields)
+    line = logged(trusting, response_fields["x-request-id"])
+    assert answered == line["status"] == status
+    assert (line["outcome"], line.get("route"), line.get("key")) == (outcome, route, key if route else None)
+    assert (line["method"], line["address"]) == ("POST", "203.0.113.9")
+
+
+@together
+def test_callers_cannot_name_a_request_of_another_caller(trusting: Served) -> None:
+    """The name by which the control plane notes its decision is the proxy's own."""
+    for number in range(1, 200, 20):
+        status, fields, _ = call(trusting, "GET", "/v1/whoami", X_MachPay_Request=str(number))
+        assert (status, logged(trusting, fields["x-request-id"])["outcome"]) == (401, "missing_credentials")
+
+
 @together
 def test_the_key_api_is_there_by_its_paths_and_sees_the_client(trusting: Served) -> None:
     admin = trusting.secret(scopes=["keys:manage", "skills:execute"])
