@@ -16,12 +16,14 @@ from machpay_gateway.web.path import path_in
 from machpay_gateway.web.request_facts import Trust, accepted_request_id, preflight_method
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, with a limit above any real method
+# The client chooses the host: any other character could move the start of the path. A request of HTTP/1.0 has no host.
+_URL = re.compile(rb"https?://((?:[A-Za-z0-9._-]{0,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?)(/.*)")
 
 
 class CheckRequest(NamedTuple):
-    """The client's request in a check request. *fault* says, for the log, what is wrong with it; empty if nothing is.
+    """The client's request in a check request. *fault* says what is wrong with it; empty if nothing is.
 
-    *host* lists X-Forwarded-Host and the Host of the check request; None where there is neither.
+    *host* lists X-Forwarded-Host, the Host of the check request and that of a whole URL; None where there is none.
     """
 
     facts: RequestFacts
@@ -41,7 +43,7 @@ def parse_check_request(
     """Return the parsed check request of a trusted proxy in *scope*. Never raises for what its client sends."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
     peer = scope["client"][0]
-    method, target = _method_in(scope, dialect, headers), _target_in(scope, dialect, headers)
+    method, (target, url_host) = _method_in(scope, dialect, headers), _target_in(scope, dialect, headers)
     reader = trust.credentials
     authorization = reader.read(
         _values(headers, b"authorization") if reader.settings.takes_authorization else (), headers
@@ -67,8 +69,8 @@ def parse_check_request(
         if facts.preflight_for is None:  # a preflight has the URL of another request
             facts = facts._replace(authorization=combine(authorization, parts[1]))
     # Some proxies keep the client's Host in the check request; none sends check requests to a host of pages.
-    host = b",".join(_values(headers, b"host") + _values(headers, b"x-forwarded-host")) or None
-    return CheckRequest(facts, _fault(method, target, headers, brand), host)
+    hosts = (*_values(headers, b"host"), *_values(headers, b"x-forwarded-host"), *url_host)
+    return CheckRequest(facts, _fault(dialect, method, target, headers, brand), b",".join(hosts) or None)
 
 
 def _method_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
@@ -77,14 +79,25 @@ def _method_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, by
     return method if method is not None and _TOKEN.fullmatch(method) else None
 
 
-def _target_in(scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """Return the client's undecoded path and query, None unless there is exactly one."""
-    if dialect.target is not None:
-        # The path of such a check request has nothing of the client's.
-        return _only(headers, dialect.target) if check_path(scope) == dialect.path else None
-    raw = (scope.get("raw_path") or b"").removeprefix(scope.get("root_path", "").encode())
-    ours = dialect.path.encode()
-    return raw.removeprefix(ours) if raw.startswith(ours) else None
+def _target_in(
+    scope: Scope, dialect: Dialect, headers: Sequence[tuple[bytes, bytes]]
+) -> tuple[bytes | None, tuple[bytes, ...]]:
+    """Return the client's undecoded path and query, None unless there is exactly one, and the host of a whole URL."""
+    if dialect.target is None:
+        raw = (scope.get("raw_path") or b"").removeprefix(scope.get("root_path", "").encode())
+        ours = dialect.path.encode()
+        return (raw.removeprefix(ours) if raw.startswith(ours) else None), ()
+    # The path of such a check request has nothing of the client's.
+    if check_path(scope) != dialect.path:
+        return None, ()
+    urls = () if dialect.url is None else _values(headers, dialect.url)
+    if not urls:
+        return _only(headers, dialect.target), ()
+    match = _URL.fullmatch(urls[0])
+    # A proxy overwrites the header that it sends, and passes on the other one as its client sent it.
+    if match is None or len(urls) > 1 or any(value != match[2] for value in _values(headers, dialect.target)):
+        return None, ()
+    return match[2], (match[1],)
 
 
 def _query_in(scope: Scope, dialect: Dialect, target: bytes | None) -> bytes:
@@ -95,15 +108,30 @@ def _query_in(scope: Scope, dialect: Dialect, target: bytes | None) -> bytes:
     return (target or b"").partition(b"?")[2]
 
 
-def _fault(method: bytes | None, target: bytes | None, headers: Sequence[tuple[bytes, bytes]], brand: Brand) -> str:
+def _fault(
+    dialect: Dialect,
+    method: bytes | None,
+    target: bytes | None,
+    headers: Sequence[tuple[bytes, bytes]],
+    brand: Brand,
+) -> str:
+    """Return what is wrong, for the log and the caller; it names the header."""
     if method is None:
-        return "the proxy does not send the method exactly once"
+        return f"The proxy does not send {_spelled(dialect.method)} exactly once."
     if target is None:
-        return "the proxy does not send the URI exactly once"
+        names = " or ".join(_spelled(name) for name in (dialect.target, dialect.url) if name is not None)
+        return f"The proxy does not send {names or 'a path'} exactly once."
     # They would reach the upstream and impersonate a caller: forward-auth cannot remove headers from the request.
-    if any(is_identity_name(name.decode("latin-1"), brand.header_prefix) for name, _ in headers):
-        return "the request has identity headers of its own"
+    for name, _ in headers:
+        if is_identity_name(text := name.decode("latin-1"), brand.header_prefix):
+            spelled = brand.header_prefix + text.title()[len(brand.header_prefix) :]
+            named = spelled if spelled.lower() == text else text
+            return f"Only the gateway may set the header {named:.100}: send the request without it."
     return ""
+
+
+def _spelled(name: bytes | None) -> str:
+    return "a method" if name is None else name.decode().title()
 
 
 def _values(headers: Sequence[tuple[bytes, bytes]], wanted: bytes) -> tuple[bytes, ...]:

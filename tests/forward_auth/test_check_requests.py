@@ -85,6 +85,60 @@ async def test_a_request_with_identity_headers_is_refused(gateway: Asked, peer: 
     assert (answer.json()["status"], answer.json()["code"]) == (400, "malformed_request")
 
 
+@every_peer
+@pytest.mark.parametrize(
+    "name, named",
+    [
+        ("X-MachPay-Tier", "X-MachPay-Tier"),
+        ("x-machpay-key-id", "X-MachPay-Key-Id"),
+        ("X_MachPay_Tier", "x_machpay_tier"),
+        ("X-MachPay-" + "a" * 200, "X-MachPay-A"),
+    ],
+)
+async def test_the_refusal_names_the_identity_header(gateway: Asked, peer: str, name: str, named: str) -> None:
+    answer = await gateway.ask(peer, "GET /healthz", headers={name: "forged"})
+    assert named in answer.json()["detail"]
+    assert len(answer.json()["detail"]) < 200
+
+
+@pytest.mark.parametrize(
+    "urls, uris, status, code",
+    [
+        (["https://shop.test/v1/skills"], [], 200, None),
+        (["http://shop.test:8080/v1/skills?a=/../b"], [], 200, None),
+        (["http://[2001:db8::1]:8080/v1/skills"], [], 200, None),
+        (["http:///v1/skills"], [], 200, None),  # a client of HTTP/1.0 without Host
+        (["https://shop.test/v1/skills"], ["/v1/skills"], 200, None),
+        (["https://shop.test/nowhere"], [], 404, "route_not_found"),
+        (["https://shop.test/v1//skills"], [], 400, "malformed_request"),
+        (["https://shop.test/v1/skills#x"], [], 400, "malformed_request"),
+        # The client has sent one of the two, and chosen it.
+        (["https://shop.test/v1/skills"], ["/healthz"], 400, "malformed_request"),
+        (["https://shop.test/healthz"], ["/v1/skills"], 400, "malformed_request"),
+        (["https://shop.test/healthz"], ["/healthz", "/v1/skills"], 400, "malformed_request"),
+        (["https://shop.test/healthz", "https://shop.test/v1/skills"], [], 400, "malformed_request"),
+        # Where the path begins must not be the client's choice: `$http_host` is its Host.
+        (["http://x?/v1/skills"], [], 400, "malformed_request"),
+        (["http://x?/healthz?/v1/skills"], [], 400, "malformed_request"),
+        (["http://x#/healthz"], [], 400, "malformed_request"),
+        (["http://a@b/healthz"], [], 400, "malformed_request"),
+        (["http://x\\/healthz"], [], 400, "malformed_request"),
+        (["https://shop.test"], [], 400, "malformed_request"),
+        (["ftp://shop.test/healthz"], [], 400, "malformed_request"),
+        ([""], [], 400, "malformed_request"),
+    ],
+)
+async def test_nginx_may_send_the_whole_url(
+    gateway: Asked, urls: list[str], uris: list[str], status: int, code: str | None
+) -> None:
+    _, secret = await gateway.key()
+    headers = [("X-Original-Method", "GET"), ("X-Forwarded-For", CALLER), ("Authorization", f"Bearer {secret}")]
+    headers += [("X-Original-URL", url) for url in urls] + [("X-Original-URI", uri) for uri in uris]
+    answer = await answer_to(gateway.app, "GET", b"/authorize/nginx", headers, PROXY)
+    body = answer.json() if answer.content else {}
+    assert (body.get("status", 200), body.get("code")) == (status, code)
+
+
 @pytest.mark.parametrize("peer", ["nginx", "traefik", "caddy"])
 @pytest.mark.parametrize("index", [0, 1])
 async def test_method_and_uri_headers_occur_exactly_once(gateway: Asked, peer: str, index: int) -> None:

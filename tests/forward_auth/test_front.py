@@ -247,8 +247,8 @@ async def test_the_log_has_the_problem_and_never_the_credential(caplog: pytest.L
         await gateway.ask("caddy", "GET /v1/skills", secret, address=STRANGER)
     messages = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
     assert [text.split("(")[1].split(")")[0] for text in messages] == [
-        "the proxy does not send the URI exactly once",
-        "the request has identity headers of its own",
+        "The proxy does not send X-Original-Uri or X-Original-Url exactly once.",
+        "Only the gateway may set the header x_machpay_key_id: send the request without it.",
         "only trusted proxies may send check requests",
     ]
     assert secret not in caplog.text

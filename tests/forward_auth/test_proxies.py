@@ -71,7 +71,9 @@ def test_clients_cannot_send_check_requests(rig: Rig, path: str) -> None:
     claims = [(f"X-{name}-Method", "GET") for name in ("Original", "Forwarded")]
     claims += [(name, "/healthz") for name in ("X-Original-URI", "X-Forwarded-Uri")]
     answer = rig.call(f"GET {path}", "all", claims)
-    assert answer.status == 404
+    # Where nginx sends the whole URL, the client's own X-Original-URI contradicts it.
+    is_contradicted = rig.proxy == "nginx with whole URLs" and path.startswith("/authorize")
+    assert answer.status == (400 if is_contradicted else 404)
     assert not [name for name, _ in answer.fields if name.lower().startswith("x-machpay")]
     assert rig.upstream.seen == []
 
