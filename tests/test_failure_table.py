@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.drills.failures import FAILURES
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "operations.md"
 
@@ -95,10 +97,15 @@ SHOWN_BY = {
 }
 
 
-def rows() -> list[list[str]]:
-    section = PAGE.read_text().partition("\n## When something fails\n")[2].partition("\n## ")[0]
+def rows(title: str = "## When something fails") -> list[list[str]]:
+    """Return the cells of the table below *title*."""
+    section = PAGE.read_text().partition(f"\n{title}\n")[2].partition("\n##")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_each_failure_of_the_drill_has_figures() -> None:
+    assert [row[0] for row in rows("### Figures")] == [failure.name for failure in FAILURES]
 
 
 def test_each_failure_is_shown() -> None:

@@ -17,7 +17,7 @@ from tests.redises.ports import HOST, free_port
 
 FAULT_SECONDS = 20.0
 SIGN_SECONDS = 30.0  # within which each promised sign is there
-LAST = 15  # what is admitted of a limit within a second, before other workers hear of it
+LAST = 5  # what is admitted of a limit within a second, before other workers hear of it
 Fault = Callable[[Deployment], AbstractContextManager[None]]
 
 
@@ -245,6 +245,9 @@ FAILURES = (
         database_restored,
         Signs("", total("machpay_restored_records_total"), 0.0, "another history"),
         0.0,
+        # All accounts had changed since the backup. A record behind its marker is refused for 3 s, then believed: until
+        # then it may be a stale read, by which a revoked key would pass.
+        served=0.65,
         prepare=back_up_and_change,
     ),
     Failure("100,000 keys change their tier", many_keys_change, Signs(), 0.0, needs=Needs(more_keys=100_000)),
