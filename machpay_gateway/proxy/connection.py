@@ -223,7 +223,7 @@ class ClientConnection(ClientStream):
         if not self.buffer and data:
             self.due = monotonic() + self._context.head_seconds  # from the first byte on, however slow the others are
         self.buffer = data
-        if (fault := incomplete_head_fault(data)) is not None:
+        if (fault := incomplete_head_fault(data, self._context.requests.limits)) is not None:
             self._refuse(fault)
 
     def _refuse(self, fault: Fault, *, lingers: bool = True) -> None:

@@ -19,7 +19,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.proxy.charging import Charging
 from machpay_gateway.proxy.downstream import ClientStream
-from machpay_gateway.proxy.framing import FramedRequest
+from machpay_gateway.proxy.framing import FramedRequest, HeadLimits
 from machpay_gateway.proxy.header_fields import request_fields
 from machpay_gateway.proxy.readers import RequestReader
 from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
@@ -83,12 +83,14 @@ class ProxyContext:
         replaces = trust.credentials.settings.takes_authorization and not any(
             options.forward_credentials for options in every_option
         )
-        self.requests = RequestReader(fields, replaces_headers=replaces)
+        most = HeadLimits(settings.server.max_head_bytes, settings.server.max_header_lines)
+        self.requests = RequestReader(fields, most, replaces_headers=replaces)
         self.smallest_body_limit = min(
             (options.max_body_bytes for options in every_option if options.max_body_bytes), default=sys.maxsize
         )
         self.cors = Cors.of(settings.cors, settings.routes, self.gate.policy)
-        self.router = UpstreamRouter(settings.upstreams, control_plane, with_cors=self.cors is not None)
+        limits = HeadLimits(settings.proxy.max_response_head_bytes, sys.maxsize)
+        self.router = UpstreamRouter(settings.upstreams, control_plane, limits, with_cors=self.cors is not None)
         self.has_control_plane = control_plane is not None
         self.page_guard = gateway.page_guard
         self.has_assertions = gateway.assertions is not None

@@ -14,8 +14,6 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.proxy.header_fields import TOKEN, HeaderFields
 from machpay_gateway.proxy.heads import MALFORMED, Fault, RequestHead, ResponseHead, invalid
 
-MAX_HEAD_BYTES = 32 * 1024
-MAX_LINES = 100
 HEAD_END = b"\r\n\r\n"
 
 NOT_IN_VALUES = bytes({*range(0x20), 0x7F} - {0x09})  # control characters except the tab (RFC 9110 §5.5)
@@ -32,6 +30,21 @@ _LLHTTP_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTI
 _NOT_SERVED = frozenset({b"CONNECT", b"TRACE"})
 
 
+class HeadLimits(NamedTuple):
+    """How much a head may have: *max_bytes* with its empty line, and so many header lines."""
+
+    max_bytes: int
+    max_lines: int
+
+    def fault(self, head: bytes | bytearray, lines: int) -> Fault | None:
+        """Return why *head*, with so many header *lines*, is too large, None if it is not."""
+        if len(head) > self.max_bytes:
+            return Fault(Reason.HEAD_TOO_LARGE, f"more than {self.max_bytes} bytes")
+        if lines > self.max_lines:
+            return Fault(Reason.HEAD_TOO_LARGE, f"more than {self.max_lines} lines")
+        return None
+
+
 class FramedRequest(NamedTuple):
     """A request's *head*, which may be a cached one, and its credentials, which are never cached with it."""
 
@@ -39,16 +52,16 @@ class FramedRequest(NamedTuple):
     authorization: tuple[bytes, ...]
 
 
-def read_request(head: bytes, fields: HeaderFields) -> FramedRequest | Fault:
+def read_request(head: bytes, fields: HeaderFields, limits: HeadLimits) -> FramedRequest | Fault:
     """Return the parsed *head* of a request, given up to and with its empty line, or why it is refused."""
-    if len(head) > MAX_HEAD_BYTES:
-        return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes")
+    if (fault := limits.fault(head, 0)) is not None:
+        return fault
     match = _REQUEST.fullmatch(head)
     if match is None:
         return MALFORMED
     method, target, minor, block = match.groups()
-    if block.count(b"\n") > MAX_LINES:
-        return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
+    if (fault := limits.fault(head, block.count(b"\n"))) is not None:
+        return fault
     if method in _NOT_SERVED:
         return Fault(Reason.NOT_IMPLEMENTED, "an unsupported method")
     for_llhttp = head if method in _LLHTTP_METHODS else b"POST" + head[len(method) :]
@@ -59,10 +72,10 @@ def read_request(head: bytes, fields: HeaderFields) -> FramedRequest | Fault:
     return authorization if isinstance(authorization, Fault) else FramedRequest(request, authorization)
 
 
-def read_response(head: bytes, fields: HeaderFields) -> ResponseHead | str:
+def read_response(head: bytes, fields: HeaderFields, limits: HeadLimits) -> ResponseHead | str:
     """Return the parsed *head* of an upstream's response, or what is wrong with it."""
-    if len(head) > MAX_HEAD_BYTES:
-        return "a head that is too large"
+    if (fault := limits.fault(head, head.count(b"\n") - 2)) is not None:
+        return f"a head of {fault.detail}"
     match = _RESPONSE.fullmatch(head)
     if match is None:
         return MALFORMED.detail
@@ -73,17 +86,16 @@ def read_response(head: bytes, fields: HeaderFields) -> ResponseHead | str:
     return response.read(block, fields) or response
 
 
-def incomplete_head_fault(data: bytes | bytearray) -> Fault | None:
+def incomplete_head_fault(data: bytes | bytearray, limits: HeadLimits) -> Fault | None:
     """Return why the beginning of a head is refused already, None when more of it may make it valid."""
-    if len(data) > MAX_HEAD_BYTES:
-        return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_HEAD_BYTES} bytes")
-    if data.count(b"\n") != data.count(b"\r\n"):
+    if len(data) > limits.max_bytes:
+        return limits.fault(data, 0)
+    lines = data.count(b"\n")
+    if lines != data.count(b"\r\n"):
         return invalid("a line that does not end in CR LF")
     if not _REQUEST_START.match(data):  # TLS on a plain port or HTTP/0.9: the client waits for a response
         return invalid("a malformed first line")
-    if data.count(b"\n") > MAX_LINES + 1:
-        return Fault(Reason.HEAD_TOO_LARGE, f"more than {MAX_LINES} lines")
-    return None
+    return limits.fault(data, lines - 1)
 
 
 def _llhttp_error(parser: type[httptools.HttpRequestParser | httptools.HttpResponseParser], head: bytes) -> str | None:

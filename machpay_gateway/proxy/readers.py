@@ -8,10 +8,9 @@ from typing import TypeVar
 
 from machpay_gateway.core.decision.credential_reader import combine
 from machpay_gateway.proxy.framing import (
-    MAX_HEAD_BYTES,
-    MAX_LINES,
     NOT_IN_VALUES,
     FramedRequest,
+    HeadLimits,
     read_request,
     read_response,
 )
@@ -26,15 +25,17 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 
 class RequestReader:
-    """Parses requests by the rules in *fields*. The *cache* is by head without Authorization."""
+    """Parses requests by the rules in *fields*, within *limits*. The *cache* is by head without Authorization."""
 
-    def __init__(self, fields: HeaderFields, *, replaces_headers: bool = False) -> None:
+    def __init__(self, fields: HeaderFields, limits: HeadLimits, *, replaces_headers: bool = False) -> None:
         """Begin with an empty cache.
 
         With *replaces_headers*, a credential in a header of its own may be returned as one of Authorization, without
         what is set aside of its head: nobody gets that header.
         """
         self.fields = fields
+        self.limits = limits
+        self._max_bytes = limits.max_bytes
         self.cache: dict[bytes, RequestHead] = {}
         names = fields.credentials.settings.other_headers if replaces_headers else ()
         self._others = tuple(b"\r\n%b: " % each.encode() for name in names for each in (name, name.lower()))
@@ -45,7 +46,7 @@ class RequestReader:
         """Return the parsed *head*, given up to and with its empty line, or why it is refused."""
         rest, credential = _split_authorization(head, self._authorizations)
         cached = self.cache.get(rest)
-        if cached is None or len(head) > MAX_HEAD_BYTES:
+        if cached is None or len(head) > self._max_bytes:
             return self._parse(head, rest, credential)
         if credential is None:
             return _new(FramedRequest, (cached, ()))
@@ -61,7 +62,7 @@ class RequestReader:
     def _read_other(self, head: bytes) -> FramedRequest | Fault:
         """Return the parsed *head*, whose credential may be in a header of its own; what is around it is cached."""
         rest, token = _split_authorization(head, self._others)
-        cached = None if token is None or len(head) > MAX_HEAD_BYTES else self.cache.get(rest)
+        cached = None if token is None or len(head) > self._max_bytes else self.cache.get(rest)
         if cached is not None and token is not None and token.translate(None, NOT_IN_VALUES) == token:
             return _new(FramedRequest, (cached, combine((), (token.strip(b" \t"),))))
         request = self._parse_whole(head, head, None)
@@ -70,19 +71,20 @@ class RequestReader:
         return request
 
     def _parse_whole(self, head: bytes, rest: bytes, credential: bytes | None) -> FramedRequest | Fault:
-        request = read_request(head, self.fields)
+        request = read_request(head, self.fields, self.limits)
         # Any other Authorization field is in the rest, which then is not cached.
         if isinstance(request, FramedRequest) and len(request.authorization) == (credential is not None):
-            _store(self.cache, rest, request.head, self.fields)
+            _store(self.cache, rest, request.head, self.fields, self.limits)
         return request
 
 
 class ResponseReader:
-    """Parses responses by the rules in *fields*. The *cache* is by head."""
+    """Parses responses by the rules in *fields*, within *limits*. The *cache* is by head."""
 
-    def __init__(self, fields: HeaderFields) -> None:
+    def __init__(self, fields: HeaderFields, limits: HeadLimits) -> None:
         """Begin with an empty cache."""
         self.fields = fields
+        self.limits = limits
         self.cache: dict[bytes, ResponseHead] = {}
 
     def read(self, head: bytes) -> ResponseHead | str:
@@ -90,19 +92,21 @@ class ResponseReader:
         cached = self.cache.get(head)
         if cached is not None:
             return cached
-        response = read_response(head, self.fields)
+        response = read_response(head, self.fields, self.limits)
         if isinstance(response, ResponseHead):
-            _store(self.cache, head, response, self.fields)
+            _store(self.cache, head, response, self.fields, self.limits)
         return response
 
 
-def _store(cache: dict[bytes, _ParsedHead], head: bytes, parsed: _ParsedHead, fields: HeaderFields) -> None:
+def _store(
+    cache: dict[bytes, _ParsedHead], head: bytes, parsed: _ParsedHead, fields: HeaderFields, limits: HeadLimits
+) -> None:
     """Store *parsed* in *cache* by *head*, if that may be cached."""
     if len(head) > _MAX_CACHED_BYTES:
         return
     first, *lines = head.split(b"\r\n")[:-2]
     # One line less than the maximum, since the next request may add an Authorization.
-    if b"?" in first or len(lines) >= MAX_LINES or not all(line in fields for line in lines):
+    if b"?" in first or len(lines) >= limits.max_lines or not all(line in fields for line in lines):
         return
     if len(cache) >= _MAX_CACHED:
         cache.clear()  # an attacker's made-up heads filled it; the real ones are back within a few requests

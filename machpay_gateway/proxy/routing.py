@@ -2,12 +2,14 @@
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.network.upstream import Origin, Upstream
+from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import control_plane_fields, response_fields
 from machpay_gateway.proxy.pool import ServerPool, UpstreamServer
 from machpay_gateway.proxy.readers import ResponseReader
@@ -16,6 +18,7 @@ from machpay_gateway.telemetry.own_requests import OwnRequests
 from machpay_gateway.web.path import matching_prefix
 
 CONTROL_PLANE = "control plane"
+_OWN_LIMITS = HeadLimits(256 * 1024, sys.maxsize)  # of the control plane's responses
 
 
 class ControlPlane(NamedTuple):
@@ -35,14 +38,20 @@ class UpstreamRouter:
     """Picks the pool for a request. *pools* has all of them: `live`, `sandbox` and the control plane's."""
 
     def __init__(
-        self, upstreams: Mapping[str, Upstream], control_plane: ControlPlane | None, *, with_cors: bool = False
+        self,
+        upstreams: Mapping[str, Upstream],
+        control_plane: ControlPlane | None,
+        limits: HeadLimits,
+        *,
+        with_cors: bool = False,
     ) -> None:
         """Make a pool for each of *upstreams*, by `live` and `sandbox`, and one for the *control_plane*.
 
-        *with_cors* is whether the gateway replaces the headers of CORS in responses of *upstreams*.
+        *limits* are those of the heads of responses. *with_cors* is whether the gateway replaces the headers of CORS in
+        responses of *upstreams*.
         """
         self._loop = asyncio.get_running_loop()
-        self._responses = ResponseReader(response_fields(with_cors=with_cors))
+        self._responses = ResponseReader(response_fields(with_cors=with_cors), limits)
         self._prefixes = () if control_plane is None else control_plane.prefixes
         self._forward_auth_prefix = None if control_plane is None else control_plane.forward_auth_prefix
         self.own_requests = OwnRequests() if control_plane is None else control_plane.requests
@@ -90,7 +99,7 @@ class UpstreamRouter:
 
 
 def _control_plane_server(control_plane: ControlPlane) -> UpstreamServer:
-    loop, responses = asyncio.get_running_loop(), ResponseReader(control_plane_fields())
+    loop, responses = asyncio.get_running_loop(), ResponseReader(control_plane_fields(), _OWN_LIMITS)
     return UpstreamServer(
         CONTROL_PLANE,
         lambda: loop.create_unix_connection(lambda: UpstreamConnection(responses), str(control_plane.socket)),

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from typing import cast
 
 from machpay_gateway.proxy.bodies import Body, ChunkedBody, CloseDelimitedBody, FixedLengthBody
-from machpay_gateway.proxy.framing import HEAD_END, MAX_HEAD_BYTES
+from machpay_gateway.proxy.framing import HEAD_END, HeadLimits
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.readers import ResponseReader
 
@@ -117,7 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
         end = data.find(HEAD_END) + len(HEAD_END)
         if end < len(HEAD_END):
             self._buffer = data
-            return _incomplete_head_error(data)
+            return _incomplete_head_error(data, self._responses.limits)
         self._buffer = data[end:]
         return self._responses.read(data[:end])
 
@@ -152,9 +152,9 @@ class UpstreamConnection(asyncio.Protocol):
         return data
 
 
-def _incomplete_head_error(data: bytes) -> str | None:
-    if len(data) > MAX_HEAD_BYTES:
-        return "a head that is too large"
+def _incomplete_head_error(data: bytes, limits: HeadLimits) -> str | None:
+    if (fault := limits.fault(data, data.count(b"\n") - 1)) is not None:
+        return f"a head of {fault.detail}"
     if not data.startswith(_FIRST_BYTES[: len(data)]):
         return "not a response of HTTP/1"  # a protocol where the server speaks first, as SSH, would wait for the client
     if data.count(b"\n") != data.count(b"\r\n"):

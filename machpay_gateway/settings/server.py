@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.network.proxy_settings import HEAD_BYTES
 
 ControlPlane = Literal["on", "off", "only"]
 LogFormat = Literal["text", "json"]
@@ -12,7 +13,12 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 _MAX_PORT = 65535
-_MAX_WORKERS = 1024
+_NUMBERS = (
+    ("workers", 1, 1024),
+    ("max_connections", 0, 10_000_000),
+    ("max_head_bytes", *HEAD_BYTES),
+    ("max_header_lines", 10, 1000),
+)
 
 
 class ListenAddress(NamedTuple):
@@ -40,7 +46,8 @@ class ServerSettings:
     *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
-    with 0 as many as its file descriptors allow. Raises ConfigurationError.
+    with 0 as many as its file descriptors allow. The head of a request has at most *max_head_bytes* and
+    *max_header_lines*. Raises ConfigurationError.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -56,13 +63,15 @@ class ServerSettings:
     head_seconds: float = 10.0
     keepalive_seconds: float = 75.0
     max_connections: int = 0
+    max_head_bytes: int = 32 * 1024
+    max_header_lines: int = 100
     address: ListenAddress = field(init=False, repr=False)
     management_address: ListenAddress | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "address", parse_listen(self.listen))
         object.__setattr__(self, "management_address", parse_listen(self.management) if self.management else None)
-        for name, least, most in (("workers", 1, _MAX_WORKERS), ("max_connections", 0, 10_000_000)):
+        for name, least, most in _NUMBERS:
             value = parse_number(getattr(self, name))
             if type(value) is not int or not least <= value <= most:
                 raise ConfigurationError(f"{name} is a number from {least} to {most}, not {value!r}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from machpay_gateway.core.brand import MACHPAY
 from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.proxy.bodies import BodyFramingError, ChunkedBody, FixedLengthBody, chunk
-from machpay_gateway.proxy.framing import FramedRequest, incomplete_head_fault, read_request, read_response
+from machpay_gateway.proxy.framing import FramedRequest, HeadLimits, incomplete_head_fault, read_request, read_response
 from machpay_gateway.proxy.header_fields import request_fields, response_fields
 from machpay_gateway.proxy.heads import Fault, RequestHead, ResponseHead
 from machpay_gateway.proxy.upstream_request import ForwardedInfo, upstream_head
@@ -20,6 +20,7 @@ from tests.proxy.strict import is_ours, read_all
 REQUESTS, ANSWERS = request_fields(b"x-forwarded-for"), response_fields()
 
 # Pieces of heads, so that what is put together of them is often nearly right.
+LIMITS = HeadLimits(32 * 1024, 100)
 _PIECES = [
     *(b"GET POST HEAD OPTIONS CONNECT get PURGE * / /a /a/../b /%41 /a?b http://a/b HTTP/1.1 HTTP/1.0".split()),
     *(b"Host: Content-Length: Transfer-Encoding: Connection: Upgrade: TE: Expect: Authorization: X: A_B:".split()),
@@ -76,9 +77,9 @@ _ANYTHING = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(_PIECES)
 @given(_ANYTHING)
 @settings(max_examples=200, deadline=None)
 def test_parsing_never_raises(data: bytes) -> None:
-    assert isinstance(read_request(data, REQUESTS), FramedRequest | Fault)
-    assert isinstance(read_response(data, ANSWERS), ResponseHead | str)
-    incomplete_head_fault(data)
+    assert isinstance(read_request(data, REQUESTS, LIMITS), FramedRequest | Fault)
+    assert isinstance(read_response(data, ANSWERS, LIMITS), ResponseHead | str)
+    incomplete_head_fault(data, LIMITS)
 
 
 @given(_heads())
@@ -86,7 +87,7 @@ def test_parsing_never_raises(data: bytes) -> None:
 @example(b"GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n")
 @example(b"GET http://a.test?/x HTTP/1.1\r\nHost: a.test\r\n\r\n")
 def test_h11_parses_accepted_requests_the_same_way(head: bytes) -> None:
-    came = read_request(head, REQUESTS)
+    came = read_request(head, REQUESTS, LIMITS)
     assume(isinstance(came, FramedRequest))
     assert isinstance(came, FramedRequest)
     request = came.head
@@ -115,7 +116,7 @@ def test_h11_parses_accepted_requests_the_same_way(head: bytes) -> None:
 @given(_heads(), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_a_forwarded_request_is_exactly_one(head: bytes, credentials: bool) -> None:  # noqa: FBT001 - drawn
-    came = read_request(head, REQUESTS)
+    came = read_request(head, REQUESTS, LIMITS)
     assume(isinstance(came, FramedRequest) and came.head.path is not None)
     assert isinstance(came, FramedRequest)
     request = came.head
@@ -148,7 +149,7 @@ def _fields(head: bytes, only: bytes = b"") -> list[tuple[bytes, bytes]]:
 @given(_heads().map(lambda head: b"HTTP/1.1 200 OK" + head[head.find(b"\r\n") :]))
 @settings(max_examples=200, deadline=None)
 def test_h11_parses_accepted_responses_the_same_way(head: bytes) -> None:
-    answer = read_response(head, ANSWERS)
+    answer = read_response(head, ANSWERS, LIMITS)
     assume(isinstance(answer, ResponseHead))
     assert isinstance(answer, ResponseHead)
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=64 * 1024)

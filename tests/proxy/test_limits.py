@@ -121,6 +121,45 @@ async def test_a_connection_without_a_request_is_closed_without_a_response() -> 
         assert rig.ended == []
 
 
+@pytest.mark.parametrize("size, status", [(2048, 200), (2049, 431)])
+async def test_the_size_of_a_head_is_a_setting(size: int, status: int) -> None:
+    async with (
+        Upstream() as upstream,
+        proxied(upstream, server={"max_head_bytes": 2048}) as rig,
+        rig.client() as client,
+    ):
+        await client.send(_head_of(size))
+        assert (await client.answer())[0] == status
+
+
+@pytest.mark.parametrize("size, status", [(40_000, 200), (50_000, 431)])
+async def test_heads_may_be_larger_than_by_default(size: int, status: int) -> None:
+    server = {"max_head_bytes": 49_152, "max_header_lines": 300}
+    async with Upstream() as upstream, proxied(upstream, server=server) as rig, rig.client() as client:
+        await client.send(_head_of(size))
+        assert (await client.answer())[0] == status
+
+
+@pytest.mark.parametrize("lines, status", [(300, 200), (301, 431)])
+async def test_the_number_of_header_lines_is_a_setting(lines: int, status: int) -> None:
+    server = {"max_header_lines": 300}
+    async with Upstream() as upstream, proxied(upstream, server=server) as rig, rig.client() as client:
+        await client.send(_of_lines(lines))
+        assert (await client.answer())[0] == status
+
+
+@pytest.mark.parametrize("options, status", [({}, 502), ({"max_response_head_bytes": 49_152}, 200)])
+async def test_the_size_of_a_responses_head_is_a_setting(options: dict[str, int], status: int) -> None:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        large = b"\r\n".join([b"X-%d: %b" % (number, b"a" * 1000) for number in range(40)])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + large + b"\r\n\r\nok")
+
+    async with Upstream(answers) as upstream, proxied(upstream, proxy=options) as rig, rig.client() as client:
+        await client.send(request())
+        assert (await client.answer())[0] == status
+
+
 @pytest.mark.timeout(10)
 async def test_endless_empty_lines_cost_little() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 from machpay_gateway.core.decision.principal import ANONYMOUS
+from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import response_fields
 from machpay_gateway.proxy.pool import CONNECT, LOST, UpstreamServer
 from machpay_gateway.proxy.readers import ResponseReader
@@ -34,7 +35,10 @@ def _server(clock: FixedClock) -> UpstreamServer:
 def _connections(count: int) -> list[tuple[UpstreamConnection, IdleTransport]]:
     connections = []
     for _ in range(count):
-        connection, transport = UpstreamConnection(ResponseReader(response_fields())), IdleTransport()
+        connection, transport = (
+            UpstreamConnection(ResponseReader(response_fields(), HeadLimits(1024, 10))),
+            IdleTransport(),
+        )
         connection.connection_made(transport)
         connections.append((connection, transport))
     return connections

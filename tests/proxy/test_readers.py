@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from machpay_gateway.core.decision.credential_reader import CredentialReader
 from machpay_gateway.core.decision.credential_settings import CredentialSettings
-from machpay_gateway.proxy.framing import MAX_HEAD_BYTES, MAX_LINES, FramedRequest, read_request, read_response
+from machpay_gateway.proxy.framing import FramedRequest, HeadLimits, read_request, read_response
 from machpay_gateway.proxy.header_fields import request_fields, response_fields
 from machpay_gateway.proxy.heads import Fault, RequestHead, ResponseHead
 from machpay_gateway.proxy.readers import RequestReader, ResponseReader
 
+LIMITS = HeadLimits(32 * 1024, 100)
 FIRST = b"GET /v1/skills HTTP/1.1"
 HOST = b"Host: a.test"
 CREDENTIALS = b"Authorization: Bearer abc"
@@ -33,7 +34,7 @@ def attributes(head: RequestHead | ResponseHead) -> dict[str, object]:
 
 
 def request_reader() -> RequestReader:
-    return RequestReader(request_fields(b"x-forwarded-for"))
+    return RequestReader(request_fields(b"x-forwarded-for"), LIMITS)
 
 
 _LINES = st.lists(
@@ -71,7 +72,9 @@ _FIRSTS = st.sampled_from(
 def test_the_cache_does_not_change_how_a_request_is_parsed(heads: Sequence[bytes]) -> None:
     reader = request_reader()
     for head in (*heads, *heads):
-        assert comparable(reader.read(head)) == comparable(read_request(head, request_fields(b"x-forwarded-for")))
+        assert comparable(reader.read(head)) == comparable(
+            read_request(head, request_fields(b"x-forwarded-for"), LIMITS)
+        )
 
 
 _PLACES = CredentialReader(CredentialSettings(["Authorization", "X-API-Key"], "key"))
@@ -102,9 +105,9 @@ _OTHER_LINES = st.lists(
 @settings(max_examples=200, deadline=None)
 def test_the_cache_does_not_change_how_a_credential_elsewhere_is_parsed(heads: Sequence[bytes]) -> None:
     fields = request_fields(b"x-forwarded-for", credentials=_PLACES)
-    reader, exact = RequestReader(fields, replaces_headers=True), RequestReader(fields)
+    reader, exact = RequestReader(fields, LIMITS, replaces_headers=True), RequestReader(fields, LIMITS)
     for head in (*heads, *heads):
-        whole = comparable(read_request(head, fields))
+        whole = comparable(read_request(head, fields, LIMITS))
         assert comparable(exact.read(head)) == whole
         replaced = reader.read(head)
         if isinstance(replaced, FramedRequest) and isinstance(whole, tuple):
@@ -121,9 +124,9 @@ def test_the_cache_does_not_change_how_a_credential_elsewhere_is_parsed(heads: S
 @given(st.lists(st.builds(lambda lines: head_of(b"HTTP/1.1 200 OK", *lines), _LINES), min_size=2, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_the_cache_does_not_change_how_a_response_is_parsed(heads: Sequence[bytes]) -> None:
-    reader = ResponseReader(response_fields())
+    reader = ResponseReader(response_fields(), LIMITS)
     for head in (*heads, *heads):
-        first, second = reader.read(head), read_response(head, response_fields())
+        first, second = reader.read(head), read_response(head, response_fields(), LIMITS)
         if isinstance(first, str) or isinstance(second, str):
             assert first == second
         else:
@@ -159,7 +162,7 @@ def test_no_secret_is_cached(head: bytes) -> None:
 
 def test_a_cached_head_with_the_maximum_of_lines_may_not_have_one_more() -> None:
     reader = request_reader()
-    lines = [HOST, *[b"X: 1"] * (MAX_LINES - 1)]
+    lines = [HOST, *[b"X: 1"] * (LIMITS.max_lines - 1)]
     for _ in range(2):
         assert isinstance(reader.read(head_of(FIRST, *lines)), FramedRequest)
         assert isinstance(reader.read(head_of(FIRST, *lines, CREDENTIALS)), Fault)
@@ -167,12 +170,12 @@ def test_a_cached_head_with_the_maximum_of_lines_may_not_have_one_more() -> None
 
 def test_a_cached_head_may_not_have_a_credential_beyond_the_limit() -> None:
     reader = request_reader()
-    for count, expected in ((0, FramedRequest), (MAX_HEAD_BYTES - 100, FramedRequest), (MAX_HEAD_BYTES, Fault)):
+    for count, expected in ((0, FramedRequest), (LIMITS.max_bytes - 100, FramedRequest), (LIMITS.max_bytes, Fault)):
         assert isinstance(reader.read(head_of(FIRST, HOST, b"Authorization: " + b"a" * count)), expected)
 
 
 def test_made_up_heads_fill_no_memory() -> None:
-    reader, answers = request_reader(), ResponseReader(response_fields())
+    reader, answers = request_reader(), ResponseReader(response_fields(), LIMITS)
     for number in range(5000):
         reader.read(head_of(b"GET /%d HTTP/1.1" % number, HOST))
         answers.read(head_of(b"HTTP/1.1 200 OK", b"Content-Length: %d" % number))

@@ -6,6 +6,12 @@ from dataclasses import dataclass, fields, replace
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.trusted_headers import validate_pass_headers
 
+HEAD_BYTES = 1024, 256 * 1024  # the least and the most: a head is searched for its end with each packet
+_FOR_ALL_ROUTES = {
+    "pass_headers": "whether a header passes is decided before the route is known",
+    "max_response_head_bytes": "responses of an upstream are read by one reader",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
@@ -14,7 +20,8 @@ class ProxySettings:
     *connect_seconds* limits connecting to an upstream, *first_byte_seconds* the time from the end of the request to the
     head of the response, *idle_seconds* the time without a byte in either direction, *total_seconds* the whole request.
     *max_body_bytes* limits the request's body. *forward_credentials* forwards the caller's Authorization.
-    *pass_headers* are headers that upstreams trust and that are forwarded nevertheless. Raises ConfigurationError.
+    *pass_headers* are headers that upstreams trust and that are forwarded nevertheless. The head of an upstream's
+    response has at most *max_response_head_bytes*. Raises ConfigurationError.
     """
 
     connect_seconds: float = 5.0
@@ -24,6 +31,7 @@ class ProxySettings:
     max_body_bytes: int = 100 * 1024 * 1024
     forward_credentials: bool = False
     pass_headers: Sequence[str] = ()
+    max_response_head_bytes: int = 32 * 1024
 
     def __post_init__(self) -> None:
         for name in ("connect_seconds", "first_byte_seconds", "idle_seconds", "total_seconds"):
@@ -34,16 +42,19 @@ class ProxySettings:
             raise ConfigurationError(
                 f"max_body_bytes is a number of bytes, 0 for no limit, not {self.max_body_bytes!r}"
             )
+        value, (least, most) = self.max_response_head_bytes, HEAD_BYTES
+        if type(value) is not int or not least <= value <= most:
+            raise ConfigurationError(f"max_response_head_bytes is a number from {least} to {most}, not {value!r}")
         if type(self.forward_credentials) is not bool:  # "false" must not forward credentials
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
         object.__setattr__(self, "pass_headers", validate_pass_headers(self.pass_headers))
 
     def with_changes(self, changes: Mapping[str, object]) -> "ProxySettings":
         """Return these settings with the *changes* of a route. Raises ConfigurationError for an unknown name."""
-        # Whether a header passes is cached by its name, before the route of a request is determined.
-        if "pass_headers" in changes:
-            raise ConfigurationError("pass_headers holds for all routes: set it under [proxy]")
-        names = [field.name for field in fields(self) if field.name != "pass_headers"]
+        for name in changes:
+            if name in _FOR_ALL_ROUTES:
+                raise ConfigurationError(f"{name} holds for all routes ({_FOR_ALL_ROUTES[name]}): set it under [proxy]")
+        names = [field.name for field in fields(self) if field.name not in _FOR_ALL_ROUTES]
         for name in changes:
             if name not in names:
                 raise ConfigurationError(f"{name!r} is not a setting here; known: {', '.join(names)}")
