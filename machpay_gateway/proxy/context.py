@@ -170,7 +170,7 @@ class ProxyContext:
 
     async def close(self) -> None:
         """Close idle upstream connections, and cancel what runs in tasks."""
-        self.router.close_idle(float("inf"))
+        self.router.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -533,7 +533,7 @@ class Forwarder(UpstreamHandler):
         client = self._client
         self.responded_at = perf_counter()
         self.status = head.status
-        self.due = self._total_deadline
+        self._extend(self._options.tunnel_idle_seconds)
         if head.cost is not None:
             self._context.charging.charge(self.admission, head.cost, self.route)
         client.transport.write(switching_head(head, self._gateway_lines()))
@@ -558,7 +558,9 @@ class Forwarder(UpstreamHandler):
     def expire(self) -> None:
         """Handle that *due* has passed."""
         self.due = NEVER
-        if self._is_forwarding:
+        if self.tunnel is not None:
+            self._expire_tunnel(self.tunnel)
+        elif self._is_forwarding:
             self._expire_forwarding()
         elif self._identification is not None:
             self._identification.cancel()
@@ -574,6 +576,16 @@ class Forwarder(UpstreamHandler):
         else:
             self._server.record_failure(TIMEOUT, "it does not answer in time")
             self._give_up(Reason.UPSTREAM_TIMEOUT, "the upstream did not answer in time")
+
+    def _expire_tunnel(self, tunnel: Tunnel) -> None:
+        """Close both connections, unless bytes have come from either in the meantime."""
+        seconds, now = self._options.tunnel_idle_seconds, monotonic()
+        remaining = tunnel.active_at + seconds - now
+        if remaining > 0 and now < self._total_deadline:
+            self._extend(remaining)
+        else:
+            self._drop_upstream()
+            self._abort()
 
     def _makes_progress(self) -> bool:
         """Return whether either side has read from a write buffer since the last timeout, however slowly."""

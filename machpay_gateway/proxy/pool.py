@@ -2,20 +2,21 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import count
 
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.log_throttle import LogThrottle
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 logger = logging.getLogger(__name__)
 
-# Below the keep-alive timeout of Node and uvicorn, 5 s: a request sent while the server closes is lost, and most
-# methods cannot be retried.
-IDLE_SECONDS = 4.0
 _MAX_IDLE = 256  # connections to each server
+_TICK_SECONDS = 1.0  # between two calls of `close_idle`
+_SHARE_OF_AGE = 0.1  # by which ages differ, so that connections opened together are not replaced together
 _MAX_FAILURES = 5  # in a row, before a server is ejected
 _FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
 
@@ -25,13 +26,28 @@ CONNECT, TIMEOUT, LOST, MALFORMED = "connect", "timeout", "lost", "malformed"
 Connect = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a loop's create_connection returns it
 
 
+_DEFAULTS = UpstreamOptions()
+
+
 class UpstreamServer:
     """One address of an upstream: its idle connections, its load and its health."""
 
-    def __init__(self, name: str, connect: Connect, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        *,
+        options: UpstreamOptions = _DEFAULTS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Open connections with *connect*. *name* is for the log; *clock* is monotonic, in seconds."""
         self.name = name
         self._clock = clock
+        self._keepalive_seconds = float(options.keepalive_seconds)
+        self._max_age_seconds = float(options.max_age_seconds)
+        # `close_idle` comes in time for longer ones.
+        self._checks_idle_time = self._keepalive_seconds < 2 * _TICK_SECONDS
+        self._addresses: frozenset[str] | None = None  # once earlier ones are gone
         self.in_flight = 0
         self.opened = 0
         self.errors = dict.fromkeys((CONNECT, TIMEOUT, LOST, MALFORMED), 0)
@@ -51,15 +67,23 @@ class UpstreamServer:
         """Return the most recently used idle connection that is open, if any."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closing:
-                return connection
+            if connection.is_closing:
+                continue
+            if self._checks_idle_time and self._clock() - connection.idle_since >= self._keepalive_seconds:
+                connection.abort()
+                continue
+            return connection
         return None
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Store *connection* for the next request."""
+        """Store *connection* for the next request, or close it if it may get none."""
+        now = self._clock()
+        if now >= connection.expires_at or (self._addresses is not None and connection.address not in self._addresses):
+            connection.abort()
+            return
         connection.handler = connection.body = None
         connection.is_reused = True
-        connection.idle_since = self._clock()
+        connection.idle_since = now
         self._idle.append(connection)
         if len(self._idle) > _MAX_IDLE:
             self._idle.popleft().abort()
@@ -69,6 +93,9 @@ class UpstreamServer:
         async with asyncio.timeout(seconds or None):
             _, connection = await self._connect()
         self.opened += 1
+        if self._max_age_seconds:
+            age = self._max_age_seconds * (1 - _SHARE_OF_AGE * random.random())  # noqa: S311 - no secret
+            connection.expires_at = self._clock() + age
         return connection
 
     def record_success(self) -> None:
@@ -98,10 +125,36 @@ class UpstreamServer:
             logging.WARNING, "Upstream %s fails (%s); others are preferred for %.0f s.", self.name, detail, seconds
         )
 
-    def close_idle(self, unused_since: float) -> None:
-        """Close the connections that have been idle since *unused_since* or longer."""
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it has connections."""
+        return bool(self._idle) or self.in_flight > 0
+
+    def move_to(self, addresses: frozenset[str]) -> None:
+        """Close the connections to other addresses than *addresses*: idle ones now, others after their request."""
+        self._addresses = addresses
+        self._close(lambda connection: connection.address not in addresses)
+
+    def close_idle(self, now: float) -> None:
+        """Close the connections that will have been idle for too long, or be too old, at the next call in a second."""
+        unused_since = now - max(self._keepalive_seconds - _TICK_SECONDS, 0.0)
         while self._idle and self._idle[0].idle_since <= unused_since:
             self._idle.popleft().abort()
+        if self._max_age_seconds and self._idle:
+            self._close(lambda connection: connection.expires_at <= now)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        self._close(lambda _: True)
+
+    def _close(self, is_closed: Callable[[UpstreamConnection], bool]) -> None:
+        """Close the idle connections of which *is_closed* is true."""
+        idle, self._idle = self._idle, deque()
+        for connection in idle:
+            if is_closed(connection):
+                connection.abort()
+            else:
+                self._idle.append(connection)
 
 
 class ServerPool:
@@ -128,7 +181,12 @@ class ServerPool:
         turn = next(self._turns) % len(candidates)  # round robin among equals
         return min((*candidates[turn:], *candidates[:turn]), key=lambda server: server.in_flight)
 
-    def close_idle(self, unused_since: float) -> None:
-        """Close the connections that have been idle since *unused_since* or longer."""
+    def close_idle(self, now: float) -> None:
+        """Close the idle connections that get no more requests."""
         for server in self.servers:
-            server.close_idle(unused_since)
+            server.close_idle(now)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        for server in self.servers:
+            server.close()

@@ -7,7 +7,6 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.connection import ClientConnection
 from machpay_gateway.proxy.context import ProxyContext, RequestLog
 from machpay_gateway.proxy.eviction import ConnectionTable
-from machpay_gateway.proxy.pool import IDLE_SECONDS
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.web.streams import CHECK_SECONDS
 
@@ -87,7 +86,7 @@ class Proxy:
             elif forwarder.recheck_at <= now:
                 forwarder.recheck_at = now + CHECK_SECONDS
                 self.context.run(forwarder.recheck())
-        self.router.close_idle(now - IDLE_SECONDS)
+        self.router.maintain(now)
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(_TICK_SECONDS, self._tick)

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.network.upstream import Origin, Upstream
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
+from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import control_plane_fields, response_fields
 from machpay_gateway.proxy.pool import ServerPool, UpstreamServer
@@ -56,7 +58,8 @@ class UpstreamRouter:
         self._forward_auth_prefix = None if control_plane is None else control_plane.forward_auth_prefix
         self.own_requests = OwnRequests() if control_plane is None else control_plane.requests
         self._control_plane = None if control_plane is None else ServerPool([_control_plane_server(control_plane)])
-        pools = {name: ServerPool(map(self._server, upstream.origins)) for name, upstream in upstreams.items()}
+        self._dialers: list[tuple[Dialer, UpstreamServer]] = []
+        pools = {name: self._pool(upstream) for name, upstream in upstreams.items()}
         self.pools = pools if self._control_plane is None else {**pools, CONTROL_PLANE: self._control_plane}
         # A public route belongs to no environment; its requests go to the live upstream if there is one.
         by_environment = {"live": pools.get("live"), "test": pools.get("sandbox")}
@@ -79,20 +82,29 @@ class UpstreamRouter:
         """Return the upstream of *principal*'s environment."""
         return self._by_environment[principal.environment if isinstance(principal, Principal) else "public"]
 
-    def close_idle(self, unused_since: float) -> None:
-        """Close the connections that have been idle since *unused_since* or longer."""
+    def maintain(self, now: float) -> None:
+        """Close idle connections that get no more requests, and resolve names again. Called once a second."""
         for pool in self.pools.values():
-            pool.close_idle(unused_since)
+            pool.close_idle(now)
+        for dialer, server in self._dialers:
+            if dialer.resolve_at <= now and server.is_in_use:
+                _ = dialer.refresh()
 
-    def _server(self, origin: Origin) -> UpstreamServer:
-        context = ssl.create_default_context() if origin.scheme == "https" else None
-        name = origin.host if context else None
-        return UpstreamServer(
-            str(origin),
-            lambda: self._loop.create_connection(
-                self._connection, origin.host, origin.port, ssl=context, server_hostname=name
-            ),
-        )
+    def close(self) -> None:
+        """Close idle connections."""
+        for pool in self.pools.values():
+            pool.close()
+
+    def _pool(self, upstream: Upstream) -> ServerPool:
+        return ServerPool([self._server(origin, upstream.options) for origin in upstream.origins])
+
+    def _server(self, origin: Origin, options: UpstreamOptions) -> UpstreamServer:
+        tls = ssl.create_default_context() if origin.scheme == "https" else None
+        dialer = Dialer(origin, self._connection, resolve_seconds=options.resolve_seconds, tls=tls)
+        server = UpstreamServer(str(origin), dialer.connect, options=options)
+        dialer.on_move = server.move_to
+        self._dialers.append((dialer, server))
+        return server
 
     def _connection(self) -> UpstreamConnection:
         return UpstreamConnection(self._responses)

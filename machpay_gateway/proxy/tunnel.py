@@ -1,6 +1,7 @@
 """An upgraded connection: bytes in both directions, each with its own end (half-close)."""
 
 from collections.abc import Callable
+from time import monotonic
 
 from machpay_gateway.proxy.closing import half_close
 from machpay_gateway.proxy.downstream import ClientStream
@@ -8,21 +9,26 @@ from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 
 
 class Tunnel(UpstreamHandler):
-    """Joins the two connections once client and upstream have agreed on another protocol."""
+    """Joins the two connections once client and upstream have agreed on another protocol.
 
-    __slots__ = ("_client", "_client_has_ended", "_on_end", "_upstream", "_upstream_has_ended")
+    *active_at* is when bytes last came from either, monotonic.
+    """
+
+    __slots__ = ("_client", "_client_has_ended", "_on_end", "_upstream", "_upstream_has_ended", "active_at")
 
     def __init__(self, client: ClientStream, upstream: UpstreamConnection, on_end: Callable[[], None]) -> None:
         """Join *client* and *upstream*; call *on_end* when either connection is lost."""
         self._client = client
         self._upstream = upstream
         self._on_end = on_end
+        self.active_at = monotonic()
         self._client_has_ended = self._upstream_has_ended = False
 
     # The client's side.
 
     def client_received(self, data: bytes) -> None:
         """Send bytes from the client to the upstream."""
+        self.active_at = monotonic()
         self._upstream.transport.write(data)
 
     def client_ended(self) -> bool:
@@ -47,6 +53,7 @@ class Tunnel(UpstreamHandler):
 
     def upstream_received(self, data: bytes) -> None:
         """Send bytes from the upstream to the client."""
+        self.active_at = monotonic()
         self._client.transport.write(data)
 
     def upstream_ended(self) -> bool:

@@ -44,12 +44,17 @@ class UpstreamHandler(ABC):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection, used by its *handler* or idle. *body* is the rest of the response that is being read."""
+    """One connection, used by its *handler* or idle. *body* is the rest of the response that is being read.
+
+    *address* is the server's. From *expires_at* on, monotonic, it gets no more requests.
+    """
 
     __slots__ = (
         "_buffer",
         "_responses",
+        "address",
         "body",
+        "expires_at",
         "handler",
         "idle_since",
         "is_closing",
@@ -65,7 +70,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._buffer = b""
         self.handler: UpstreamHandler | None = None
         self.body: Body | None = None
+        self.address = ""
         self.idle_since = 0.0
+        self.expires_at = float("inf")
         self.is_closing = self.is_full = self.is_reused = False
         self.is_reusable = True
         self.transport: asyncio.Transport

@@ -22,6 +22,7 @@ import uvloop
 from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import GatewayError, describe_error
 from machpay_gateway.forward_auth.dialect import PATH_PREFIX
+from machpay_gateway.proxy.dead_peers import detect_dead_peers
 from machpay_gateway.proxy.proxy import Proxy, idle_grace_seconds
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
@@ -154,6 +155,7 @@ class Worker:
         most = settings.max_connections or _connections_by_files()
         self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, max_connections=most)
         context = tls_context(settings.tls_certificate, settings.tls_key)
+        detect_dead_peers(self._listener)  # of each connection that it accepts
         server = await proxy.loop.create_server(
             proxy.connect,
             sock=self._listener,

@@ -7,6 +7,7 @@ their path and goes on, so that one run names all of them.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from machpay_gateway.core.network.address import Allowlist, parse_allowlist, par
 from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream, parse_origin
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.core.network.url import without_user
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.core.scopes import check_configured_scope
@@ -46,6 +48,7 @@ _LEAST_CACHED, _MOST_CACHED = 100, 10_000_000
 _MAX_WORKERS = 100_000  # over all hosts
 _MIN_SECRET_KEY = 32  # characters: 128 bits when they are hex
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_UPSTREAMS = ("live", "sandbox")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
 
 
@@ -282,10 +285,11 @@ def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str,
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{value!r} is not a table of upstreams")
     upstreams = {}
-    for name, urls in value.items():
-        if name not in {"live", "sandbox"}:
-            report((*path, name), unknown_setting(name, ["live", "sandbox"]))
+    options = _upstream_options(value, path, report)
+    for name in _UPSTREAMS:
+        if name not in value:
             continue
+        urls = value[name]
         addresses = _as_list(urls) if isinstance(urls, str | list | tuple) else [urls]
         if not addresses:
             report((*path, name), "names no address")
@@ -294,8 +298,20 @@ def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str,
             masked = without_user(url) if isinstance(url, str) else url
             report((*path, name), f"{masked!r} is not an http:// or https:// address without a path, user or password")
         if addresses and not wrong:
-            upstreams[name] = Upstream.of([str(url) for url in addresses])
+            upstreams[name] = Upstream.of([str(url) for url in addresses], options)
     return upstreams
+
+
+def _upstream_options(value: Mapping[str, Any], path: SettingPath, report: Report) -> UpstreamOptions:
+    """Return what is in *value*, a table of upstreams, beside their addresses."""
+    names = [field.name for field in fields(UpstreamOptions)]
+    options = {}
+    for name, item in value.items():
+        if name in names:
+            options[name] = _from_text(item)
+        elif name not in _UPSTREAMS:
+            report((*path, name), unknown_setting(name, [*_UPSTREAMS, *names]))
+    return parse_table(UpstreamOptions, options, path, report) or UpstreamOptions()
 
 
 def _is_origin(url: object) -> bool:

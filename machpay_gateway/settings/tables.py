@@ -14,6 +14,7 @@ from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import AnonymousLimits, RouteLimit, SharedLimits, Tier
 from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
@@ -32,6 +33,7 @@ Parsed = TypeVar(
     | CredentialSettings
     | CorsSettings
     | ProxySettings
+    | UpstreamOptions
     | ServerSettings
     | AssertionSettings
     | ForwardAuthSettings
@@ -50,6 +52,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     CredentialSettings: {},
     CorsSettings: {"origins": ()},
     ProxySettings: {},
+    UpstreamOptions: {},
     ServerSettings: {},
     AssertionSettings: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
     ForwardAuthSettings: {},

@@ -42,6 +42,7 @@ class Upstream:
     bodies: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    host: str = "127.0.0.1"
     path: Path | None = None
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -50,7 +51,7 @@ class Upstream:
         if self.path is not None:
             self._server = await asyncio.start_unix_server(self._serve, self.path)
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._serve, self.host, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -3,7 +3,10 @@
 import asyncio
 import socket
 
+import pytest
+
 from machpay_gateway.core.decision.principal import ANONYMOUS
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import response_fields
 from machpay_gateway.proxy.pool import CONNECT, LOST, UpstreamServer
@@ -28,8 +31,8 @@ async def _never() -> tuple[object, UpstreamConnection]:
     raise AssertionError("these tests do not connect")
 
 
-def _server(clock: FixedClock) -> UpstreamServer:
-    return UpstreamServer("test", _never, clock=clock)
+def _server(clock: FixedClock, **options: float) -> UpstreamServer:
+    return UpstreamServer("test", _never, options=UpstreamOptions(**options), clock=clock)
 
 
 def _connections(count: int) -> list[tuple[UpstreamConnection, IdleTransport]]:
@@ -101,14 +104,66 @@ def test_the_most_recently_used_open_connection_is_taken_first() -> None:
 
 
 def test_connections_close_when_they_are_idle_for_too_long() -> None:
+    """Before the server closes them, though this is looked at once a second only."""
     clock = FixedClock(0.0)
     server = _server(clock)
     (old, old_transport), (new, new_transport) = _connections(2)
     server.give_back(old)
-    clock.advance(3.0)
+    clock.advance(2.9)
     server.give_back(new)
-    server.close_idle(clock() - 3.0)
+    server.close_idle(clock())
+    assert server.idle == 2
+    clock.advance(0.1)
+    server.close_idle(clock())
     assert (old_transport.is_aborted, new_transport.is_aborted, server.idle) == (True, False, 1)
+
+
+@pytest.mark.parametrize(
+    "seconds, idle, is_reused",
+    [
+        (0.0, 0.0, False),  # one request a connection
+        (0.5, 0.4, True),
+        (0.5, 0.5, False),  # between two calls of `close_idle`
+        (60.0, 58.9, True),
+        (60.0, 59.0, False),
+    ],
+)
+def test_how_long_connections_may_be_idle_is_a_setting(seconds: float, idle: float, *, is_reused: bool) -> None:
+    clock = FixedClock(0.0)
+    server = _server(clock, keepalive_seconds=seconds)
+    ((connection, transport),) = _connections(1)
+    server.give_back(connection)
+    clock.advance(idle)
+    if seconds > 2:
+        server.close_idle(clock())
+    assert (server.take_idle() is connection, transport.is_aborted) == (is_reused, not is_reused)
+
+
+def test_an_old_connection_gets_no_more_requests() -> None:
+    clock = FixedClock(0.0)
+    server = _server(clock, keepalive_seconds=60.0)
+    (busy, busy_transport), (idle, idle_transport), (young, young_transport) = _connections(3)
+    busy.expires_at = idle.expires_at = 10.0
+    server.give_back(idle)
+    server.give_back(young)
+    clock.advance(10.0)
+    server.give_back(busy)
+    assert (busy_transport.is_aborted, server.idle) == (True, 2)
+    server.close_idle(clock())
+    assert (idle_transport.is_aborted, young_transport.is_aborted, server.idle) == (True, False, 1)
+
+
+def test_connections_to_addresses_that_are_gone_get_no_more_requests() -> None:
+    server = _server(FixedClock(0.0))
+    (busy, busy_transport), (idle, idle_transport), (here, here_transport) = _connections(3)
+    busy.address = idle.address = "192.0.2.1"
+    here.address = "192.0.2.2"
+    server.give_back(idle)
+    server.give_back(here)
+    server.move_to(frozenset({"192.0.2.2"}))
+    server.give_back(busy)
+    assert (idle_transport.is_aborted, busy_transport.is_aborted, here_transport.is_aborted) == (True, True, False)
+    assert server.take_idle() is here
 
 
 def test_bytes_on_an_idle_connection_close_it() -> None:

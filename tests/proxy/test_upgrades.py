@@ -247,3 +247,32 @@ async def test_a_client_that_does_not_read_the_rest_of_a_tunnel_times_out() -> N
             connection.expire()
         await rig.until(lambda: not len(rig.proxy))
         switching.ended.set()
+
+
+@pytest.mark.parametrize("sender", ["client", "upstream"])
+async def test_a_tunnel_ends_when_it_is_idle_for_too_long(sender: str) -> None:
+    switching = _Switching()
+    async with (
+        Upstream(switching) as upstream,
+        proxied(upstream, proxy={"tunnel_idle_seconds": 100.0, "idle_seconds": 1.0}) as rig,
+        rig.client() as client,
+    ):
+        await request_upgrade(rig, client)
+        await client.head()
+        reader, writer = await switching.sides.get()
+        (connection,) = rig.connections
+        forwarder = connection.forwarder
+        assert forwarder is not None
+        due = forwarder.due
+        ours, theirs = (client.writer, reader) if sender == "client" else (writer, client.reader)
+        ours.write(b"more")
+        assert await theirs.readexactly(4) == b"more"
+        rig.proxy.check_timeouts(due)
+        assert due < forwarder.due < due + 100.0  # from the last byte on
+        assert forwarder.tunnel is not None
+        forwarder.tunnel.active_at -= 100.0
+        rig.proxy.check_timeouts(forwarder.due)
+        assert await client.reader.read() == b""
+        assert await reader.read() == b""
+        await rig.until(lambda: not len(rig.proxy))
+        switching.ended.set()

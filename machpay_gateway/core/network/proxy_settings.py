@@ -19,6 +19,7 @@ class ProxySettings:
 
     *connect_seconds* limits connecting to an upstream, *first_byte_seconds* the time from the end of the request to the
     head of the response, *idle_seconds* the time without a byte in either direction, *total_seconds* the whole request.
+    *tunnel_idle_seconds* is what *idle_seconds* is, for an upgraded connection.
     *max_body_bytes* limits the request's body. *forward_credentials* forwards the caller's Authorization.
     *pass_headers* are headers that upstreams trust and that are forwarded nevertheless. The head of an upstream's
     response has at most *max_response_head_bytes*. Raises ConfigurationError.
@@ -27,6 +28,7 @@ class ProxySettings:
     connect_seconds: float = 5.0
     first_byte_seconds: float = 60.0
     idle_seconds: float = 60.0
+    tunnel_idle_seconds: float = 0.0
     total_seconds: float = 0.0
     max_body_bytes: int = 100 * 1024 * 1024
     forward_credentials: bool = False
@@ -34,7 +36,7 @@ class ProxySettings:
     max_response_head_bytes: int = 32 * 1024
 
     def __post_init__(self) -> None:
-        for name in ("connect_seconds", "first_byte_seconds", "idle_seconds", "total_seconds"):
+        for name in ("connect_seconds", "first_byte_seconds", "idle_seconds", "tunnel_idle_seconds", "total_seconds"):
             value = getattr(self, name)
             if type(value) not in {int, float} or not 0 <= value < float("inf"):
                 raise ConfigurationError(f"{name} is a number of seconds, 0 for no limit, not {value!r}")

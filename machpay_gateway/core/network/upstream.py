@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
 
 # Unambiguous URLs only: no user and password, path, query, backslash or space in which a parser could see another host.
 _ORIGIN = re.compile(
@@ -49,8 +50,10 @@ class Upstream:
     """The upstream of one environment: any of its *origins* can serve a request."""
 
     origins: tuple[Origin, ...]
+    options: UpstreamOptions = field(default_factory=UpstreamOptions)
 
     @classmethod
-    def of(cls, urls: str | Sequence[str]) -> "Upstream":
+    def of(cls, urls: str | Sequence[str], options: UpstreamOptions | None = None) -> "Upstream":
         """Return the upstream of one URL or several. Raises ConfigurationError."""
-        return cls(tuple(parse_origin(url) for url in ([urls] if isinstance(urls, str) else urls)))
+        origins = tuple(parse_origin(url) for url in ([urls] if isinstance(urls, str) else urls))
+        return cls(origins, options or UpstreamOptions())
