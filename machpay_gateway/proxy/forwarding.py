@@ -23,13 +23,14 @@ from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import PendingAdmission, PendingIdentity
+from machpay_gateway.proxy.affinity import affinity_of
 from machpay_gateway.proxy.bodies import LAST_CHUNK, Body, BodyFramingError, CloseDelimitedBody, FixedLengthBody, chunk
 from machpay_gateway.proxy.closing import unread_bytes
 from machpay_gateway.proxy.context import ProxyContext
 from machpay_gateway.proxy.downstream import NEVER, ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import ResponseHead
-from machpay_gateway.proxy.pool import CONNECT, LOST, MALFORMED, TIMEOUT, ServerPool, UpstreamServer
+from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.responses import (
     gateway_lines,
     interim_head,
@@ -41,6 +42,7 @@ from machpay_gateway.proxy.responses import (
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 from machpay_gateway.proxy.upstream_request import control_plane_head, forwarded_info, upstream_head, verbatim_head
+from machpay_gateway.proxy.upstream_server import CONNECT, LOST, MALFORMED, TIMEOUT, UpstreamServer
 from machpay_gateway.telemetry.own_requests import OwnRequest
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 from machpay_gateway.web.cors import Cors, cors_fields, preflight_headers, with_cors
@@ -318,7 +320,12 @@ class Forwarder(UpstreamHandler):
 
     def _connect_and_send(self, *, needs_new: bool = False) -> None:
         """Send the request to the best server, over an idle connection unless it *needs_new* or there is none."""
-        server = self._pool.pick(self._tried)
+        pool = self._pool
+        if pool.hash_by is None:
+            server = pool.pick(self._tried)
+        else:
+            affinity = affinity_of(pool.hash_by, self.principal, self.facts.address, self.request)
+            server = pool.pick(self._tried, affinity)
         if server is None:
             self.refuse(Reason.UPSTREAM_UNAVAILABLE, "no server of the upstream can be reached")
             return

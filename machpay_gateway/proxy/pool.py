@@ -1,175 +1,45 @@
-"""The connection pool of an upstream: idle connections, load balancing, and ejection of failing servers."""
+"""The pool of an upstream's servers: which one gets the next request."""
 
-import asyncio
-import logging
-import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from hashlib import blake2b
 from itertools import count
 
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
-from machpay_gateway.log_throttle import LogThrottle
-from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.affinity import rendezvous_score
+from machpay_gateway.proxy.upstream_server import DEFAULTS, UpstreamServer
 
-logger = logging.getLogger(__name__)
-
-_MAX_IDLE = 256  # connections to each server
-_TICK_SECONDS = 1.0  # between two calls of `close_idle`
-_SHARE_OF_AGE = 0.1  # by which ages differ, so that connections opened together are not replaced together
-_MAX_FAILURES = 5  # in a row, before a server is ejected
-_FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
-
-# Why a server failed, as the metrics count it.
-CONNECT, TIMEOUT, LOST, MALFORMED = "connect", "timeout", "lost", "malformed"
-
-Connect = Callable[[], Awaitable[tuple[object, UpstreamConnection]]]  # as a loop's create_connection returns it
-
-
-_DEFAULTS = UpstreamOptions()
-
-
-class UpstreamServer:
-    """One address of an upstream: its idle connections, its load and its health."""
-
-    def __init__(
-        self,
-        name: str,
-        connect: Connect,
-        *,
-        options: UpstreamOptions = _DEFAULTS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Open connections with *connect*. *name* is for the log; *clock* is monotonic, in seconds."""
-        self.name = name
-        self._clock = clock
-        self._keepalive_seconds = float(options.keepalive_seconds)
-        self._max_age_seconds = float(options.max_age_seconds)
-        # `close_idle` comes in time for longer ones.
-        self._checks_idle_time = self._keepalive_seconds < 2 * _TICK_SECONDS
-        self._addresses: frozenset[str] | None = None  # once earlier ones are gone
-        self.in_flight = 0
-        self.opened = 0
-        self.errors = dict.fromkeys((CONNECT, TIMEOUT, LOST, MALFORMED), 0)
-        self.ejected_until = float("-inf")
-        self._connect = connect
-        self._idle: deque[UpstreamConnection] = deque()
-        self._failures = 0
-        self._ejections = 0
-        self._throttle = LogThrottle(logger, clock=clock)
-
-    @property
-    def idle(self) -> int:
-        """How many idle connections are open for the next requests."""
-        return len(self._idle)
-
-    def take_idle(self) -> UpstreamConnection | None:
-        """Return the most recently used idle connection that is open, if any."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_closing:
-                continue
-            if self._checks_idle_time and self._clock() - connection.idle_since >= self._keepalive_seconds:
-                connection.abort()
-                continue
-            return connection
-        return None
-
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """Store *connection* for the next request, or close it if it may get none."""
-        now = self._clock()
-        if now >= connection.expires_at or (self._addresses is not None and connection.address not in self._addresses):
-            connection.abort()
-            return
-        connection.handler = connection.body = None
-        connection.is_reused = True
-        connection.idle_since = now
-        self._idle.append(connection)
-        if len(self._idle) > _MAX_IDLE:
-            self._idle.popleft().abort()
-
-    async def connect(self, seconds: float) -> UpstreamConnection:
-        """Return a new connection. Raises OSError, and TimeoutError after *seconds* unless they are 0."""
-        async with asyncio.timeout(seconds or None):
-            _, connection = await self._connect()
-        self.opened += 1
-        if self._max_age_seconds:
-            age = self._max_age_seconds * (1 - _SHARE_OF_AGE * random.random())  # noqa: S311 - no secret
-            connection.expires_at = self._clock() + age
-        return connection
-
-    def record_success(self) -> None:
-        """Record a response: the server is healthy."""
-        self._failures = 0
-        if self._ejections:
-            self._throttle.log(logging.WARNING, "Upstream %s answers again.", self.name)
-            self._ejections = 0
-
-    def record_failure(self, reason: str, detail: str) -> None:
-        """Record a failure; too many in a row eject the server, each time for twice as long.
-
-        *reason* is one of the constants above; *detail* is for the log.
-        """
-        now = self._clock()
-        self.errors[reason] += 1
-        self._failures += 1
-        # After an ejection, a single failure shows that the server has not recovered.
-        if self._failures < _MAX_FAILURES and not self._ejections:
-            return
-        if now < self.ejected_until:
-            return
-        seconds = min(_FIRST_EJECTION * 2**self._ejections, _LONGEST_EJECTION)
-        self._ejections += 1
-        self.ejected_until = now + seconds
-        self._throttle.log(
-            logging.WARNING, "Upstream %s fails (%s); others are preferred for %.0f s.", self.name, detail, seconds
-        )
-
-    @property
-    def is_in_use(self) -> bool:
-        """Whether it has connections."""
-        return bool(self._idle) or self.in_flight > 0
-
-    def move_to(self, addresses: frozenset[str]) -> None:
-        """Close the connections to other addresses than *addresses*: idle ones now, others after their request."""
-        self._addresses = addresses
-        self._close(lambda connection: connection.address not in addresses)
-
-    def close_idle(self, now: float) -> None:
-        """Close the connections that will have been idle for too long, or be too old, at the next call in a second."""
-        unused_since = now - max(self._keepalive_seconds - _TICK_SECONDS, 0.0)
-        while self._idle and self._idle[0].idle_since <= unused_since:
-            self._idle.popleft().abort()
-        if self._max_age_seconds and self._idle:
-            self._close(lambda connection: connection.expires_at <= now)
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        self._close(lambda _: True)
-
-    def _close(self, is_closed: Callable[[UpstreamConnection], bool]) -> None:
-        """Close the idle connections of which *is_closed* is true."""
-        idle, self._idle = self._idle, deque()
-        for connection in idle:
-            if is_closed(connection):
-                connection.abort()
-            else:
-                self._idle.append(connection)
+_LEAST, _HASH = "least", "hash"
 
 
 class ServerPool:
-    """The servers of one upstream, which are interchangeable."""
+    """The servers of one upstream, which are interchangeable.
 
-    def __init__(self, servers: Iterable[UpstreamServer], *, clock: Callable[[], float] = time.monotonic) -> None:
+    *hash_by* is by what a request's server is chosen, None if that does not matter.
+    """
+
+    def __init__(
+        self,
+        servers: Iterable[UpstreamServer],
+        *,
+        options: UpstreamOptions = DEFAULTS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Choose among *servers*. *clock* is monotonic, in seconds."""
         self.servers = tuple(servers)
+        self.hash_by = options.hash_by if options.balance == _HASH and len(self.servers) > 1 else None
+        self._counts_load = options.balance == _LEAST
+        self._is_even = len({server.weight for server in self.servers}) == 1
         self._clock = clock
         self._turns = count()
+        self._credit = dict.fromkeys(self.servers, 0.0)  # of servers with different weights
 
-    def pick(self, tried: Collection[UpstreamServer] = ()) -> UpstreamServer | None:
-        """Return the server with the fewest requests in flight that is not in *tried*, None if there is none.
+    def pick(self, tried: Collection[UpstreamServer] = (), affinity: bytes = b"") -> UpstreamServer | None:
+        """Return the server for the next request that is not in *tried*, None if there is none.
 
-        Ejected servers are used only when no other is left, so an upstream recovers even if all of it was ejected.
+        With `balance = "least"` it is the one with the fewest requests in flight, with `round_robin` the next one, each
+        by its weight; with `hash` the one that *affinity* belongs to. Ejected servers are used only when no other is
+        left, so an upstream recovers even if all of it was ejected.
         """
         if len(self.servers) == 1:
             return None if tried else self.servers[0]
@@ -178,7 +48,13 @@ class ServerPool:
         candidates = [server for server in untried if server.ejected_until <= now] or untried
         if not candidates:
             return None
-        turn = next(self._turns) % len(candidates)  # round robin among equals
+        if self.hash_by is not None:
+            return _highest(candidates, affinity)
+        if not self._is_even:
+            return self._next_by_weight(candidates)
+        turn = next(self._turns) % len(candidates)
+        if not self._counts_load:
+            return candidates[turn]
         return min((*candidates[turn:], *candidates[:turn]), key=lambda server: server.in_flight)
 
     def close_idle(self, now: float) -> None:
@@ -190,3 +66,33 @@ class ServerPool:
         """Close all idle connections."""
         for server in self.servers:
             server.close()
+
+    def _next_by_weight(self, candidates: Sequence[UpstreamServer]) -> UpstreamServer:
+        """Return the next of *candidates*, or of those with the least load, so that each gets its share, evenly.
+
+        Each candidate gets its weight as credit; the one with the most of it is next, and pays for all (the smooth
+        weighted round robin of nginx).
+        """
+        if self._counts_load:
+            loads = [server.in_flight / server.weight for server in candidates]
+            least = min(loads)
+            candidates = [server for server, load in zip(candidates, loads, strict=True) if load == least]
+        credit, best, total = self._credit, candidates[0], 0.0
+        for server in candidates:
+            total += server.weight
+            credit[server] += server.weight
+            if credit[server] > credit[best]:
+                best = server
+        credit[best] -= total
+        return best
+
+
+def _highest(candidates: Sequence[UpstreamServer], affinity: bytes) -> UpstreamServer:
+    """Return the one of *candidates* that *affinity* belongs to."""
+    best, highest = candidates[0], 0.0
+    for server in candidates:
+        digest = blake2b(affinity, key=server.hash_key, digest_size=8).digest()
+        score = rendezvous_score(digest, server.weight)
+        if score > highest:
+            best, highest = server, score
+    return best

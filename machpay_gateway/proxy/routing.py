@@ -13,9 +13,10 @@ from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import control_plane_fields, response_fields
-from machpay_gateway.proxy.pool import ServerPool, UpstreamServer
+from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.upstream_server import UpstreamServer
 from machpay_gateway.telemetry.own_requests import OwnRequests
 from machpay_gateway.web.path import matching_prefix
 
@@ -96,12 +97,13 @@ class UpstreamRouter:
             pool.close()
 
     def _pool(self, upstream: Upstream) -> ServerPool:
-        return ServerPool([self._server(origin, upstream.options) for origin in upstream.origins])
+        options = upstream.options
+        return ServerPool([self._server(origin, options) for origin in upstream.origins], options=options)
 
     def _server(self, origin: Origin, options: UpstreamOptions) -> UpstreamServer:
         tls = ssl.create_default_context() if origin.scheme == "https" else None
         dialer = Dialer(origin, self._connection, resolve_seconds=options.resolve_seconds, tls=tls)
-        server = UpstreamServer(str(origin), dialer.connect, options=options)
+        server = UpstreamServer(str(origin), dialer.connect, options=options, weight=origin.weight)
         dialer.on_move = server.move_to
         self._dialers.append((dialer, server))
         return server

@@ -24,7 +24,7 @@ from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier, parse
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
 from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.network.upstream import Upstream, parse_origin
+from machpay_gateway.core.network.upstream import Upstream, parse_origin, parse_server
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.core.network.url import without_user
 from machpay_gateway.core.oauth.settings import OAuthSettings
@@ -289,16 +289,15 @@ def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str,
     for name in _UPSTREAMS:
         if name not in value:
             continue
-        urls = value[name]
-        addresses = _as_list(urls) if isinstance(urls, str | list | tuple) else [urls]
-        if not addresses:
+        servers = value[name]
+        servers = _as_list(servers) if isinstance(servers, str | list | tuple) else [servers]
+        if not servers:
             report((*path, name), "names no address")
-        wrong = [url for url in addresses if not _is_origin(url)]
-        for url in wrong:
-            masked = without_user(url) if isinstance(url, str) else url
-            report((*path, name), f"{masked!r} is not an http:// or https:// address without a path, user or password")
-        if addresses and not wrong:
-            upstreams[name] = Upstream.of([str(url) for url in addresses], options)
+        mistakes = [mistake for server in servers if (mistake := _server_mistake(server)) is not None]
+        for mistake in mistakes:
+            report((*path, name), mistake)
+        if servers and not mistakes:
+            upstreams[name] = Upstream.of(servers, options)
     return upstreams
 
 
@@ -314,11 +313,19 @@ def _upstream_options(value: Mapping[str, Any], path: SettingPath, report: Repor
     return parse_table(UpstreamOptions, options, path, report) or UpstreamOptions()
 
 
-def _is_origin(url: object) -> bool:
+def _server_mistake(server: object) -> str | None:
+    """Return what is wrong with *server*, a URL or a table with one, None if nothing is."""
+    url = server.get("url") if isinstance(server, Mapping) else server
     try:
-        return isinstance(url, str) and bool(parse_origin(url))
+        parse_origin(url)
     except ConfigurationError:
-        return False
+        masked = without_user(url) if isinstance(url, str) else url
+        return f"{masked!r} is not an http:// or https:// address without a path, user or password"
+    try:
+        parse_server(server)
+    except ConfigurationError as exc:
+        return str(exc)
+    return None
 
 
 def _optional(

@@ -140,7 +140,7 @@ class Options(TypedDict, total=False):
     legacy_headers: bool
     on_limiter_failure: LimiterFailure
     expected_workers: int | None
-    upstreams: Mapping[str, str | float | Sequence[str]]
+    upstreams: Mapping[str, object]
     proxy: Mapping[str, float | Sequence[str]]
     server: Mapping[str, str | float]
     forward_auth: Mapping[str, float]

@@ -9,9 +9,9 @@ from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import response_fields
-from machpay_gateway.proxy.pool import CONNECT, LOST, UpstreamServer
 from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.upstream_server import CONNECT, LOST, UpstreamServer
 from tests.clocks import FixedClock
 from tests.proxy.harness import Upstream, proxied, request
 
@@ -31,8 +31,8 @@ async def _never() -> tuple[object, UpstreamConnection]:
     raise AssertionError("these tests do not connect")
 
 
-def _server(clock: FixedClock, **options: float) -> UpstreamServer:
-    return UpstreamServer("test", _never, options=UpstreamOptions(**options), clock=clock)
+def _server(clock: FixedClock, *, keepalive_seconds: float = 4.0) -> UpstreamServer:
+    return UpstreamServer("test", _never, options=UpstreamOptions(keepalive_seconds=keepalive_seconds), clock=clock)
 
 
 def _connections(count: int) -> list[tuple[UpstreamConnection, IdleTransport]]:

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from machpay_gateway.core.decision.principal import ANONYMOUS
-from machpay_gateway.proxy.pool import LOST, ServerPool, UpstreamServer
+from machpay_gateway.proxy.pool import ServerPool
+from machpay_gateway.proxy.upstream_server import LOST, UpstreamServer
 from tests.clocks import FixedClock
 from tests.proxy.harness import OK, Rig, Upstream, proxied, request
 

@@ -1,7 +1,7 @@
 """Upstreams: where requests are forwarded to."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,30 +19,44 @@ _PORTS = {"http": 80, "https": 443}
 
 
 _MAX_PORT = 65535
+_MAX_WEIGHT = 1000
 
 
 class Origin(NamedTuple):
-    """The address of an upstream server."""
+    """The address of an upstream server, and its *weight*: its share of the requests."""
 
     scheme: str
     host: str  # an IPv6 address without its brackets
     port: int
+    weight: int = 1
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
 
-def parse_origin(url: str) -> Origin:
+def parse_origin(url: object) -> Origin:
     """Return the origin of *url*. Raises ConfigurationError for a URL with more than scheme, host and port.
 
     A path in it would make the forwarded path differ from the authorized one.
     """
-    match = _ORIGIN.fullmatch(url)
+    match = _ORIGIN.fullmatch(url) if isinstance(url, str) else None
     port = int(match["port"] or _PORTS[match["scheme"]]) if match else 0
     if match is None or not 0 < port <= _MAX_PORT:
         raise ConfigurationError("is not an address such as http://127.0.0.1:9000: no path, no user and password")
     return Origin(match["scheme"], match["host"].strip("[]"), port)
+
+
+def parse_server(server: object) -> Origin:
+    """Return the origin of *server*: its URL, or a table with `url` and `weight`. Raises ConfigurationError."""
+    if not isinstance(server, Mapping):
+        return parse_origin(server)
+    if unknown := sorted(map(str, server.keys() - {"url", "weight"})):
+        raise ConfigurationError(f"{unknown[0]!r} is not a setting of a server; known: url, weight")
+    weight = server.get("weight", 1)
+    if type(weight) is not int or not 1 <= weight <= _MAX_WEIGHT:
+        raise ConfigurationError(f"weight is a whole number from 1 to {_MAX_WEIGHT}, not {weight!r}")
+    return parse_origin(server.get("url"))._replace(weight=weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,7 @@ class Upstream:
     options: UpstreamOptions = field(default_factory=UpstreamOptions)
 
     @classmethod
-    def of(cls, urls: str | Sequence[str], options: UpstreamOptions | None = None) -> "Upstream":
-        """Return the upstream of one URL or several. Raises ConfigurationError."""
-        origins = tuple(parse_origin(url) for url in ([urls] if isinstance(urls, str) else urls))
+    def of(cls, servers: str | Sequence[object], options: UpstreamOptions | None = None) -> "Upstream":
+        """Return the upstream of one URL, or of several servers. Raises ConfigurationError."""
+        origins = tuple(parse_server(server) for server in ([servers] if isinstance(servers, str) else servers))
         return cls(origins, options or UpstreamOptions())
