@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from httpx2 import Client
 
@@ -86,8 +86,8 @@ class Browser:
 
 
 @contextmanager
-def serving_apps(directory: Path) -> Iterator[Served]:
-    """Serve on a database in *directory*."""
+def serving_apps(directory: Path, **more: Unpack[Options]) -> Iterator[Served]:
+    """Serve on a database in *directory*, with *more* options."""
     listening = socket.create_server(("127.0.0.1", 0))
     issuer, api_url = (f"http://{host}:{listening.getsockname()[1]}" for host in ("127.0.0.1", "localhost"))
     options: Options = {
@@ -96,6 +96,7 @@ def serving_apps(directory: Path) -> Iterator[Served]:
         "scopes": [BEYOND],
         "failure_limit": "100000/minute",  # what is sent here is wrong on purpose
         "oauth": OAuthSettings(issuer, audience=api_url, resources=[OTHER_AUDIENCE]),
+        **more,
     }
     oauth_clients = asyncio.run(_prepared(options))
     with serving(create_app(telling, **options), listening=listening):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from machpay_gateway.core.network.cors import CorsSettings
 from tests.chromium import BrowserErrors, OpenPage, browser, browser_errors, mark_as_in_a_browser, open_page, page
 from tests.oauth.interop.served import Served, serving_apps
 
@@ -14,7 +15,7 @@ __all__ = ["BrowserErrors", "OpenPage", "browser", "browser_errors", "open_page"
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """An authorization server. It has to be requested before the browser, which keeps this thread's event loop."""
-    with serving_apps(tmp_path_factory.mktemp("sdk")) as served:
+    with serving_apps(tmp_path_factory.mktemp("sdk"), cors=CorsSettings(origins=["*"])) as served:
         yield served
 
 
