@@ -19,6 +19,7 @@ from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.limits.admission import UNCOUNTED, Lease, abandon
+from machpay_gateway.core.network.forwarded import is_trusted_proxy
 from machpay_gateway.core.usage.counters import ALLOWED, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
@@ -32,9 +33,9 @@ from machpay_gateway.web.lifespan import run_lifespan
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import (
     Trust,
-    is_trusted_proxy,
     method_of,
     path_of,
+    peer_of,
     request_facts,
     request_facts_with_query,
     with_protocols,
@@ -326,8 +327,7 @@ class MachPayAuth:
         decided_at: float,
     ) -> "tuple[ASGIApp, Record]":
         """Return the application wrapped in a trace, and a function that records the request and ends the trace."""
-        client = scope.get("client")
-        is_trusted = is_trusted_proxy((client[0] or "") if client else "", self.trust.proxies)
+        is_trusted = is_trusted_proxy(peer_of(scope), self.trust.proxies)
         trace = traces.begin_for_scope(scope, facts, route, is_trusted=is_trusted, began_at=began_at)
         return traces.wrap(self.app, self.gateway.recorder.record, trace, admission_began_at, decided_at)
 

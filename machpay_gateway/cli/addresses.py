@@ -6,6 +6,7 @@ from http.client import HTTPConnection, HTTPException
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.network.address import is_loopback
 from machpay_gateway.settings import Settings
+from machpay_gateway.settings.listeners import UnixAddress
 
 _TIMEOUT_SECONDS = 2.0
 _MOST_BYTES = 4 * 1024 * 1024
@@ -43,16 +44,18 @@ def _check_settings(settings: Settings) -> CheckResult:
         return CheckResult(
             "addresses", CheckStatus.OK, f"trusted_proxies is set; {no_metrics} to say what callers send"
         )
-    if is_loopback(settings.server.address.host):
+    places = [place for listener in settings.server.listeners for place in listener.places]
+    if all(isinstance(place, UnixAddress) or is_loopback(place.host) for place in places):
         return CheckResult(
             "addresses",
             CheckStatus.OK,
-            f"the client is whoever connects, and it listens on loopback alone; {no_metrics}",
+            f"the client is whoever connects, and it listens on this host alone; {no_metrics}",
         )
+    listen = ", ".join(listener.address for listener in settings.server.listeners)
     return CheckResult(
         "addresses",
         CheckStatus.WARNING,
-        f"it listens on {settings.server.listen} and trusts no proxy: the client is whoever connects; {no_metrics}",
+        f"it listens on {listen} and trusts no proxy: the client is whoever connects; {no_metrics}",
         "set trusted_proxies if a proxy or load balancer stands in front",
     )
 

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--config", metavar="FILE", help="Settings file; the same as before the command.")
 @click.option("--workers", type=click.IntRange(1), help="Number of worker processes; more than one needs Redis.")
-@click.option("--listen", metavar="HOST:PORT", help="Address for callers.")
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    multiple=True,
+    help="Address for callers: HOST:PORT, :PORT for all addresses, or unix:/PATH. May be repeated.",
+)
 @click.option("--management", metavar="HOST:PORT", help="Address for operators; empty for none.")
 @json_option
 @pass_session
@@ -28,7 +33,7 @@ def serve(
     *,
     config: str | None,
     workers: int | None,
-    listen: str | None,
+    listen: tuple[str, ...],
     management: str | None,
     as_json: bool,
 ) -> None:
@@ -39,7 +44,7 @@ def serve(
     from machpay_gateway.serving.supervisor import Supervisor
     from machpay_gateway.telemetry.logs import configure_logging
 
-    overrides = {"workers": workers, "listen": listen, "management": management}
+    overrides = {"workers": workers, "listen": listen or None, "management": management}
 
     async def run() -> None:
         supervisor = Supervisor(
@@ -60,6 +65,6 @@ def _print_serving(serving: "ServingProcess", *, as_json: bool) -> None:
         return
     # Logged and not printed: stdout may be the access log, and stderr may be lines of JSON.
     workers = f"{serving.workers} worker{'s' if serving.workers > 1 else ''}"
-    logger.info("MachPay Gateway serves %s with %s.", serving.url, workers)
+    logger.info("MachPay Gateway serves %s with %s.", " and ".join(serving.urls), workers)
     if serving.management is not None:
         logger.info("Health checks and metrics are at %s: /healthz, /readyz and /metrics.", serving.management)

@@ -21,7 +21,7 @@ from machpay_gateway.core.text import format_moment
 from machpay_gateway.core.usage.counters import ADMITTED_OUTCOMES, PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.document import in_milliseconds
 from machpay_gateway.extras import require_extra
-from machpay_gateway.settings.server import ListenAddress, parse_listen
+from machpay_gateway.settings.listeners import ListenAddress, parse_listen
 
 if TYPE_CHECKING:
     from machpay_gateway.telemetry.scrape import Flow, Interval, LatencyQuantiles, Scrape

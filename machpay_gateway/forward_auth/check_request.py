@@ -13,7 +13,7 @@ from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.forwarded import client_address
 from machpay_gateway.forward_auth.dialect import Dialect
 from machpay_gateway.web.path import path_in
-from machpay_gateway.web.request_facts import Trust, accepted_request_id, preflight_method
+from machpay_gateway.web.request_facts import Trust, accepted_request_id, peer_of, preflight_method
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, with a limit above any real method
 # The client chooses the host: any other character could move the start of the path. A request of HTTP/1.0 has no host.
@@ -42,7 +42,7 @@ def parse_check_request(
 ) -> CheckRequest:
     """Return the parsed check request of a trusted proxy in *scope*. Never raises for what its client sends."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
-    peer = scope["client"][0]
+    peer = peer_of(scope)
     method, (target, url_host) = _method_in(scope, dialect, headers), _target_in(scope, dialect, headers)
     reader = trust.credentials
     authorization = reader.read(

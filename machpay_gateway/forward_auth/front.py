@@ -12,6 +12,7 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.network.forwarded import is_trusted_proxy
 from machpay_gateway.core.usage.counters import PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
 from machpay_gateway.forward_auth.check_request import CheckRequest, check_path, parse_check_request
@@ -22,7 +23,7 @@ from machpay_gateway.telemetry.own_requests import note_decision
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import send_problem
-from machpay_gateway.web.request_facts import is_trusted_proxy, request_facts
+from machpay_gateway.web.request_facts import peer_of, request_facts
 
 
 class ForwardAuth:
@@ -72,12 +73,7 @@ class ForwardAuth:
         return None if detail is None else Denied(Reason.ROUTE_NOT_FOUND, detail)
 
     def _trusts(self, scope: Scope) -> bool:
-        client = scope.get("client")
-        return (
-            scope["type"] == "http"
-            and client is not None
-            and is_trusted_proxy(client[0] or "", self._gateway.trust.proxies)
-        )
+        return scope["type"] == "http" and is_trusted_proxy(peer_of(scope), self._gateway.trust.proxies)
 
     async def _allow(
         self, send: Send, facts: RequestFacts, allowed: Allowed, cors: Headers, *, began_at: float

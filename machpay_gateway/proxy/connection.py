@@ -32,6 +32,7 @@ class ClientConnection(ClientStream):
         "_is_parsing",
         "_on_close",
         "_on_open",
+        "_peer",
         "_unwritten",
         "forwarder",
         "idle_at",
@@ -43,9 +44,14 @@ class ClientConnection(ClientStream):
         context: ProxyContext,
         on_open: "Callable[[ClientConnection], None]",
         on_close: "Callable[[ClientConnection], None]",
+        peer: str | None = None,
     ) -> None:
-        """Serve requests with *context*; call *on_open* and *on_close* when the connection is made and lost."""
+        """Serve requests with *context*; call *on_open* and *on_close* when the connection is made and lost.
+
+        *peer* is the address of its peer if the transport does not have it.
+        """
         super().__init__()
+        self._peer = peer
         self._context = context
         self._on_open = on_open
         self._on_close = on_close
@@ -58,10 +64,9 @@ class ClientConnection(ClientStream):
         """Identify the peer, and wait for a request."""
         self.transport = cast("asyncio.Transport", transport)
         context = self._context
-        peer = transport.get_extra_info("peername")
-        self.host = peer[0] if isinstance(peer, tuple) else ""  # a Unix socket has none
+        self.host = _peer_host(transport) if self._peer is None else self._peer
         self.address = parse_address(self.host)
-        self.is_trusted = context.is_trusted_proxy(self.address)
+        self.is_trusted = context.is_trusted_proxy(self.host)
         self.hops = (self.address,)
         self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
         self.began_at = perf_counter()
@@ -238,3 +243,8 @@ class ClientConnection(ClientStream):
             self.linger()
         else:
             self.transport.close()
+
+
+def _peer_host(transport: asyncio.BaseTransport) -> str:
+    peer = transport.get_extra_info("peername")
+    return peer[0] if isinstance(peer, tuple) else ""  # after a reset there is none

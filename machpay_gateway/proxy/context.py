@@ -12,7 +12,7 @@ from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.network.forwarded import forwarding_chain
+from machpay_gateway.core.network.forwarded import forwarding_chain, is_trusted_proxy
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.usage.outcome import RequestOutcome
 from machpay_gateway.gateway import Gateway
@@ -103,10 +103,9 @@ class ProxyContext:
         self.throttle = LogThrottle(logger)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def is_trusted_proxy(self, address: int | None) -> bool:
-        """Return whether the peer at *address* is a trusted proxy."""
-        proxies = self.gateway.trust.proxies
-        return proxies is not None and address is not None and address in proxies
+    def is_trusted_proxy(self, peer: str) -> bool:
+        """Return whether *peer* is a trusted proxy."""
+        return is_trusted_proxy(peer, self.gateway.trust.proxies)
 
     def next_request_id(self) -> bytes:
         """Return a new request id."""

@@ -3,6 +3,7 @@
 import asyncio
 from time import monotonic
 
+from machpay_gateway.core.network.forwarded import UNIX_PEER
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.connection import ClientConnection
 from machpay_gateway.proxy.context import ProxyContext, RequestLog
@@ -55,6 +56,10 @@ class Proxy:
     def connect(self) -> ClientConnection:
         """Return the protocol of a new connection."""
         return ClientConnection(self.context, self._opened, self._closed)
+
+    def connect_unix(self) -> ClientConnection:
+        """Return the protocol of a new connection to a Unix socket."""
+        return ClientConnection(self.context, self._opened, self._closed, UNIX_PEER)
 
     async def close(self, drain_seconds: float) -> None:
         """Let requests in progress end within *drain_seconds*, then close everything."""

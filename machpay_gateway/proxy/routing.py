@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from machpay_gateway.core.decision.principal import Anonymous, Principal
-from machpay_gateway.core.network.upstream import Origin, Upstream
+from machpay_gateway.core.network.upstream import UNIX, Origin, Upstream
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
@@ -101,12 +101,22 @@ class UpstreamRouter:
         return ServerPool([self._server(origin, options) for origin in upstream.origins], options=options)
 
     def _server(self, origin: Origin, options: UpstreamOptions) -> UpstreamServer:
+        if origin.scheme == UNIX:
+            return self._unix_server(origin, options)
         tls = ssl.create_default_context() if origin.scheme == "https" else None
         dialer = Dialer(origin, self._connection, resolve_seconds=options.resolve_seconds, tls=tls)
         server = UpstreamServer(str(origin), dialer.connect, options=options, weight=origin.weight)
         dialer.on_move = server.move_to
         self._dialers.append((dialer, server))
         return server
+
+    def _unix_server(self, origin: Origin, options: UpstreamOptions) -> UpstreamServer:
+        return UpstreamServer(
+            str(origin),
+            lambda: self._loop.create_unix_connection(self._connection, origin.host),
+            options=options,
+            weight=origin.weight,
+        )
 
     def _connection(self) -> UpstreamConnection:
         return UpstreamConnection(self._responses)

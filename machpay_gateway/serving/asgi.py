@@ -55,13 +55,12 @@ class _UvicornServer(uvicorn.Server):
 
 
 class AsgiServer:
-    """Serves *app* on its own *listener*. The worker runs the application's lifespan."""
+    """Serves *app* on its own *listeners*. The worker runs the application's lifespan."""
 
     def __init__(
         self,
         app: ASGIApp,
-        listener: socket.socket,
-        *,
+        *listeners: socket.socket,
         certificate: str | None = None,
         key: str | None = None,
         keepalive_seconds: float = _KEEPALIVE_SECONDS,
@@ -90,12 +89,12 @@ class AsgiServer:
         )
         self._server = _UvicornServer(config, drain_seconds=drain_seconds, idle_grace_seconds=idle_grace_seconds)
         self._is_draining = False
-        self._listener = listener
+        self._listeners = list(listeners)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Start the server. Returns when it accepts requests."""
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        self._task = asyncio.create_task(self._server.serve(sockets=self._listeners))
         while not self._server.started:
             if self._task.done():
                 await self._task

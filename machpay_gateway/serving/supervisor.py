@@ -11,18 +11,17 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import ceil
 from tempfile import TemporaryDirectory
 
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
+from machpay_gateway.serving.listening import bind, listen_on, socket_name
 from machpay_gateway.serving.servable import (
-    BACKLOG,
     HEARTBEAT_SECONDS,
     PREPARED,
     READY,
@@ -31,7 +30,7 @@ from machpay_gateway.serving.servable import (
     check_servable,
 )
 from machpay_gateway.settings import Options, Settings, load_settings
-from machpay_gateway.settings.server import ListenAddress
+from machpay_gateway.settings.listeners import to_text
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -44,11 +43,12 @@ _STABLE_SECONDS = 60.0  # a worker that ran for this long is restarted without a
 
 @dataclass(frozen=True, slots=True)
 class ServingProcess:
-    """The URL for callers, the URL for operators or None, and the number of workers."""
+    """The first URL for callers, the URL for operators or None, the number of workers, and all URLs for callers."""
 
     url: str
     management: str | None
     workers: int
+    urls: Sequence[str]
 
 
 @dataclass(eq=False, slots=True)
@@ -95,7 +95,7 @@ class Supervisor:
         self,
         options: Options,
         *,
-        changes: Mapping[str, str | float],
+        changes: Mapping[str, str | float | Sequence[str]],
         on_ready: Callable[[ServingProcess], None],
     ) -> None:
         """Load the settings, and listen. *on_ready* is called once all workers serve. Raises ConfigurationError.
@@ -103,12 +103,14 @@ class Supervisor:
         *changes* override the settings under `server`, here and in the workers.
         """
         self._options: Options = {**options, "server": changes}
-        self._environ = os.environ | {f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items()}
+        self._environ = os.environ | {
+            f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items() if name != "listen"
+        }
         self._on_ready = on_ready
         self.settings = _load_settings(self._options)
         server = self.settings.server
-        self._listener = _listen(server.address)
-        self._management = None if server.management_address is None else _listen(server.management_address)
+        self._listening = bind(server.listeners)
+        self._management = None if server.management_address is None else listen_on(server.management_address)
         self._counts = TemporaryDirectory(prefix="machpay-", ignore_cleanup_errors=True)  # outlives each worker
         self._workers: list[_WorkerProcess] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,7 +142,7 @@ class Supervisor:
         async with self._changing:
             try:
                 settings = _load_settings(self._options)
-                await self._replace_all(settings)
+                await self._listen_and_replace_all(settings)
             except GatewayError as exc:
                 if self._stopping.is_set():  # the reason why the worker did not start
                     return
@@ -149,13 +151,21 @@ class Supervisor:
                     lambda: self._start_missing(_FIRST_PAUSE)
                 )  # for the worker that already gave way
                 return
-            if (settings.server.listen, settings.server.management) != (
-                self.settings.server.listen,
-                self.settings.server.management,
-            ):
-                logger.warning("server.listen and server.management change with a restart, not with a reload.")
+            if settings.server.management != self.settings.server.management:
+                logger.warning("server.management changes with a restart, not with a reload.")
             self.settings = settings
             logger.info("The settings are reloaded; %d workers serve with them.", settings.server.workers)
+
+    async def _listen_and_replace_all(self, settings: Settings) -> None:
+        """Listen where *settings* say, and replace each worker. Raises GatewayError; then it listens where it did."""
+        earlier, self._listening = self._listening, bind(settings.server.listeners, self._listening)
+        try:
+            await self._replace_all(settings)
+        except GatewayError:
+            self._listening.close(without=earlier)
+            self._listening = earlier
+            raise
+        earlier.close(without=self._listening)
 
     async def _replace_all(self, settings: Settings) -> None:
         """Replace each worker by a new one. Raises GatewayError when one cannot start."""
@@ -213,19 +223,21 @@ class Supervisor:
         return _WorkerProcess(process, await _reader(reading), pause)
 
     async def _process(self, reports: int, *, has_served: bool) -> Process:
-        arguments = [str(self._options.get("config") or ""), self._counts.name, self._listener.fileno()]
-        arguments += [-1 if self._management is None else self._management.fileno(), reports, int(has_served)]
-        files = [self._listener.fileno(), reports]
+        management = -1 if self._management is None else self._management.fileno()
+        arguments = [str(self._options.get("config") or ""), self._counts.name, self._listening.to_argument()]
+        arguments += map(str, (management, reports, int(has_served)))
+        files = [*self._listening.files, reports]
         files += [] if self._management is None else [self._management.fileno()]
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a file in the working directory must not be imported in place of a module
             "-m",
             "machpay_gateway.serving",
-            *map(str, arguments),
+            *arguments,
             stdin=asyncio.subprocess.PIPE,
             pass_fds=files,
-            env=self._environ,
+            # The numbers of the listeners are those of these settings, even if the file has changed since.
+            env=self._environ | {"MACHPAY_SERVER__LISTEN": to_text(self._listening.listeners)},
             process_group=0,  # a terminal signals its whole group, and only the supervisor handles that
         )
 
@@ -292,7 +304,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._listener.close()
+        self._listening.close()
         if self._management is not None:
             self._management.close()
         self._counts.cleanup()
@@ -304,31 +316,15 @@ class Supervisor:
 
     def _serving(self) -> ServingProcess:
         scheme = "https" if self.settings.server.tls_certificate else "http"
-        management = None if self._management is None else f"http://{_url_authority(self._management)}"
-        return ServingProcess(f"{scheme}://{_url_authority(self._listener)}", management, len(self._workers))
+        urls = [bound.name if bound.is_unix else f"{scheme}://{bound.name}" for bound in self._listening.sockets]
+        management = None if self._management is None else f"http://{socket_name(self._management)}"
+        return ServingProcess(urls[0], management, len(self._workers), urls)
 
 
 def _load_settings(options: Options) -> Settings:
     settings = load_settings(options)
     check_servable(settings)
     return settings
-
-
-def _listen(address: ListenAddress) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        return socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as exc:
-        # create_server appends the address. A host name that does not resolve has no strerror of its own.
-        reason = (exc.strerror or str(exc)).partition(" (while ")[0]
-        raise ConfigurationError(
-            f"server: {address.host} port {address.port} cannot be listened on ({reason}): choose another address"
-        ) from exc
-
-
-def _url_authority(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _longer(pause: float) -> float:

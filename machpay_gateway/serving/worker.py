@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
@@ -28,6 +29,7 @@ from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.counter import collect_counts
+from machpay_gateway.serving.listening import parse_sockets
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.servable import (
@@ -57,13 +59,15 @@ class Worker:
     def __init__(
         self,
         options: Options,
-        listener: socket.socket,
+        listeners: Sequence[tuple[socket.socket, int]],
         management: socket.socket | None,
         counts: Path,
         *,
         has_served: bool,
     ) -> None:
-        """Prepare to serve callers on *listener* and operators on *management*. Raises ConfigurationError.
+        """Prepare to serve callers on *listeners* and operators on *management*. Raises ConfigurationError.
+
+        Each of *listeners* has the number of its entry in `server.listen`.
 
         *counts* is the folder in which all workers write snapshots of their metrics. *has_served* is whether this
         worker goes on for others that served.
@@ -84,7 +88,7 @@ class Worker:
         self.is_draining = False
         self._proxy: Proxy | None = None
         self._log: AccessLog | None = None
-        self._listener = listener
+        self._listeners = listeners
         self._management = management
         self._operators: AsgiServer | None = None
         self._is_replaced = False
@@ -134,7 +138,7 @@ class Worker:
         settings = self.gateway.settings.server
         server = AsgiServer(
             control_plane(self.gateway),
-            self._listener,
+            *(listening for listening, _ in self._listeners),
             certificate=settings.tls_certificate,
             key=settings.tls_key,
             keepalive_seconds=settings.keepalive_seconds,
@@ -155,19 +159,25 @@ class Worker:
         most = settings.max_connections or _connections_by_files()
         self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, max_connections=most)
         context = tls_context(settings.tls_certificate, settings.tls_key)
-        detect_dead_peers(self._listener)  # of each connection that it accepts
-        server = await proxy.loop.create_server(
-            proxy.connect,
-            sock=self._listener,
-            ssl=context,
-            # The proxy counts and times a connection only once its handshake is complete.
-            ssl_handshake_timeout=None if context is None else settings.head_seconds,
-            backlog=BACKLOG,
-        )
+        servers = [await self._serve_on(proxy, listening, context) for listening, _ in self._listeners]
         await self._until_stopped(report)
-        server.close()
+        for server in servers:
+            server.close()
         await self._release(report)
         await proxy.close(settings.drain_seconds)
+
+    async def _serve_on(self, proxy: Proxy, listening: socket.socket, context: ssl.SSLContext | None) -> asyncio.Server:
+        if listening.family == socket.AF_UNIX:  # which does not leave the host
+            return await proxy.loop.create_unix_server(proxy.connect_unix, sock=listening, backlog=BACKLOG)
+        detect_dead_peers(listening)  # of each connection that it accepts
+        return await proxy.loop.create_server(
+            proxy.connect,
+            sock=listening,
+            ssl=context,
+            # The proxy counts and times a connection only once its handshake is complete.
+            ssl_handshake_timeout=None if context is None else self.gateway.settings.server.head_seconds,
+            backlog=BACKLOG,
+        )
 
     async def _until_stopped(self, report: int) -> None:
         # Keep the objects of the start out of the collector's full passes: each would delay every response.
@@ -221,7 +231,7 @@ def _connections_by_files() -> int:
 
 async def _run(
     options: Options,
-    listener: socket.socket,
+    listeners: Sequence[tuple[socket.socket, int]],
     management: socket.socket | None,
     counts: Path,
     report: int,
@@ -229,7 +239,7 @@ async def _run(
     has_served: bool,
 ) -> None:
     os.set_blocking(report, False)
-    worker = Worker(options, listener, management, counts, has_served=has_served)
+    worker = Worker(options, listeners, management, counts, has_served=has_served)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
     loop.add_signal_handler(REPLACED, worker.give_way)
@@ -250,7 +260,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     config, counts = arguments[:2]
     # A supervisor of an earlier version passes its log level for the last one: whom it starts, others served before.
-    listener, management, report, has_served = map(int, arguments[2:])
+    listeners = parse_sockets(arguments[2])
+    management, report, has_served = map(int, arguments[3:])
     configure_logging("text")
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each revision of a new database
     options: Options = {"config": config} if config else {}
@@ -258,8 +269,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         server = load_settings(options).server
         configure_logging(server.log_format, level=server.log_level, worker=os.getpid())
-        callers = socket.socket(fileno=listener)
-        uvloop.run(_run(options, callers, operators, Path(counts), report, has_served=bool(has_served)))
+        uvloop.run(_run(options, listeners, operators, Path(counts), report, has_served=bool(has_served)))
     except GatewayError as exc:
         logger.error("%s", describe_error(exc))  # noqa: TRY400 - it says all there is
         return 1

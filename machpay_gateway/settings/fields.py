@@ -7,7 +7,7 @@ their path and goes on, so that one run names all of them.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier, parse_rate
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
 from machpay_gateway.core.network.cors import CorsSettings
+from machpay_gateway.core.network.forwarded import UNIX_PEER
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.upstream import Upstream, parse_origin, parse_server
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
@@ -184,13 +185,18 @@ def _as_list(value: object) -> list[object]:
 
 
 def _networks(value: object, path: SettingPath, report: Report) -> Allowlist | None:
-    accepted = []
+    accepted, has_unix = [], False
     for index, text in enumerate(_as_list(value)):
+        if text == UNIX_PEER:
+            has_unix = True
+            continue
         try:
             accepted.append(_proxy_network(text))
         except ConfigurationError as exc:
             report((*path, index), str(exc))
-    return parse_allowlist(accepted) if accepted else None
+    if not accepted and not has_unix:
+        return None
+    return replace(parse_allowlist(accepted), has_unix=has_unix)
 
 
 def _proxy_network(text: object) -> str:
@@ -320,7 +326,10 @@ def _server_mistake(server: object) -> str | None:
         parse_origin(url)
     except ConfigurationError:
         masked = without_user(url) if isinstance(url, str) else url
-        return f"{masked!r} is not an http:// or https:// address without a path, user or password"
+        return (
+            f"{masked!r} is not an http:// or https:// address without a path, user or password, nor the unix:/path of "
+            "a socket"
+        )
     try:
         parse_server(server)
     except ConfigurationError as exc:

@@ -142,7 +142,7 @@ class Options(TypedDict, total=False):
     expected_workers: int | None
     upstreams: Mapping[str, object]
     proxy: Mapping[str, float | Sequence[str]]
-    server: Mapping[str, str | float]
+    server: Mapping[str, object]
     forward_auth: Mapping[str, float]
     leaks: LeakSettings | None
     assertion: AssertionSettings | None

@@ -1,18 +1,18 @@
 """The `[server]` table: how `machpay-gateway serve` listens, its processes, certificates, logs and timeouts."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.proxy_settings import HEAD_BYTES
+from machpay_gateway.settings.listeners import ListenAddress, Listener, parse_listen, parse_listeners
 
 ControlPlane = Literal["on", "off", "only"]
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
-_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
-_MAX_PORT = 65535
 _NUMBERS = (
     ("workers", 1, 1024),
     ("max_connections", 0, 10_000_000),
@@ -21,36 +21,21 @@ _NUMBERS = (
 )
 
 
-class ListenAddress(NamedTuple):
-    """An address to listen on; port 0 picks a free one."""
-
-    host: str
-    port: int
-
-
-def parse_listen(text: object) -> ListenAddress:
-    """Return the address that *text* names. Raises ConfigurationError."""
-    match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
-    if match is None or int(match["port"]) > _MAX_PORT:
-        raise ConfigurationError(f"{text!r} is not an address to listen on, such as 127.0.0.1:8000 or [::]:8000")
-    return ListenAddress(match["six"] or match["host"], int(match["port"]))
-
-
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """What `machpay-gateway serve` serves, and how. Times are in seconds.
 
-    *listen* is the address for callers, *management* the one for operators, or empty for none. *control_plane* is
-    whether the control plane is served beside the proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM
-    files. *access_log* is `stdout`, `off` or a file. *log_format* is the format of the process's own log on stderr, and
-    *log_level* the least severe of its lines.
+    *listen* is the address for callers, or a list of them, each as text or as a table of a `Listener`. *management* is
+    the address for operators, or empty for none. *control_plane* is whether the control plane is served beside the
+    proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM files. *access_log* is `stdout`, `off` or a
+    file. *log_format* is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
     with 0 as many as its file descriptors allow. The head of a request has at most *max_head_bytes* and
     *max_header_lines*. Raises ConfigurationError.
     """
 
-    listen: str = "127.0.0.1:8000"
+    listen: str | int | Mapping[str, object] | Sequence[object] = "127.0.0.1:8000"
     management: str = "127.0.0.1:9400"
     workers: int = 1
     control_plane: ControlPlane = "on"
@@ -65,12 +50,13 @@ class ServerSettings:
     max_connections: int = 0
     max_head_bytes: int = 32 * 1024
     max_header_lines: int = 100
-    address: ListenAddress = field(init=False, repr=False)
+    listeners: tuple[Listener, ...] = field(init=False, repr=False)
     management_address: ListenAddress | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "address", parse_listen(self.listen))
+        object.__setattr__(self, "listeners", parse_listeners(self.listen))
         object.__setattr__(self, "management_address", parse_listen(self.management) if self.management else None)
+        _check_management(self.management_address, self.listeners)
         for name, least, most in _NUMBERS:
             value = parse_number(getattr(self, name))
             if type(value) is not int or not least <= value <= most:
@@ -88,6 +74,12 @@ class ServerSettings:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
         if (self.tls_certificate is None) is not (self.tls_key is None):
             raise ConfigurationError("tls_certificate and tls_key come together: set both, or neither")
+
+
+def _check_management(address: ListenAddress | None, listeners: Sequence[Listener]) -> None:
+    """Raise ConfigurationError if callers would reach the *address* for operators."""
+    if address is not None and address.port and any(address in listener.places for listener in listeners):
+        raise ConfigurationError(f"management {str(address)!r} is an address of listen too: operators need their own")
 
 
 def parse_number(value: object) -> object:

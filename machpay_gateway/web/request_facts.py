@@ -20,7 +20,7 @@ from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.keys.audit import Actor, ActorKind
 from machpay_gateway.core.network.address import Allowlist, format_address_or_none, parse_address, parse_allowlist
-from machpay_gateway.core.network.forwarded import client_address
+from machpay_gateway.core.network.forwarded import UNIX_PEER, client_address, is_trusted_proxy
 from machpay_gateway.core.text import contains_secret
 from machpay_gateway.web.ignored_forwarding import IgnoredForwarding
 from machpay_gateway.web.path import LONG, canonical_path
@@ -89,7 +89,7 @@ def request_facts(scope: Mapping[str, Any], trust: Trust, ids: Iterator[bytes]) 
             rare += ((name, value),)
     path = scope["path"]
     client = scope.get("client")
-    peer = (client[0] or "") if client else ""  # of a Unix socket: None or "", depending on the server
+    peer = (client and client[0]) or _unix_peer(scope)
     if rare:  # of a preflight, or a credential in another place
         authorization = trust.credentials.read(authorization, rare)
         preflight_for = None if authorization else _preflight_for(scope, origin, rare)
@@ -183,8 +183,7 @@ def hosts_of(scope: Mapping[str, Any], trust: Trust) -> tuple[bytes | None, byte
             hosts.append(value)
         elif name == b"x-forwarded-host":
             forwarded.append(value)
-    client = scope.get("client")
-    if forwarded and not (client and is_trusted_proxy(client[0] or "", trust.proxies)):
+    if forwarded and not is_trusted_proxy(peer_of(scope), trust.proxies):
         forwarded = []
     return b",".join(hosts) or None, b",".join(forwarded) or None
 
@@ -208,9 +207,19 @@ def actor_of(kind: ActorKind, actor_id: str, facts: RequestFacts) -> Actor:
     return Actor(kind, actor_id, format_address_or_none(facts.address), facts.request_id.decode())
 
 
-def is_trusted_proxy(peer: str, proxies: Allowlist | None) -> bool:
-    """Return whether *peer* is a trusted proxy; one without an address is not."""
-    return proxies is not None and (address := parse_address(peer)) is not None and address in proxies
+def peer_of(scope: Mapping[str, Any]) -> str:
+    """Return the address of the peer in *scope*, `unix:` of a Unix socket, and "" if it is not there."""
+    client = scope.get("client")
+    return (client and client[0]) or _unix_peer(scope)
+
+
+def _unix_peer(scope: Mapping[str, Any]) -> str:
+    """Return `unix:` if *scope* without a client's address is of a Unix socket, else "".
+
+    A connection over TCP that the client has reset may have none either, but it has the port of the server.
+    """
+    server = scope.get("server")
+    return "" if server and server[1] is not None else UNIX_PEER
 
 
 def _address_behind(peer: str, forwarded: list[bytes], trust: Trust) -> int | None:

@@ -20,6 +20,7 @@ from machpay_gateway.core.decision.identity_headers import identity_fields
 from machpay_gateway.core.network.address import parse_address
 from machpay_gateway.serving.servable import check_servable
 from machpay_gateway.settings import Settings, load_settings
+from machpay_gateway.settings.listeners import parse_listen
 from tests.forward_auth.proxies import DEPLOY, KINDS, running_proxy
 from tests.redises.ports import HOST, free_port
 from tests.redises.waiting import wait_until
@@ -59,7 +60,8 @@ def test_the_compose_gateway_has_its_settings_and_trusts_only_the_proxy() -> Non
 @pytest.mark.parametrize("name", PROXIES)
 def test_a_compose_proxy_sends_check_requests_and_has_its_files(name: str) -> None:
     texts = "".join((DEPLOY / file).read_text() for file in KINDS[name].files)
-    port = settings(DEPLOY / "machpay.toml", SERVICES["gateway"]["environment"]).server.address.port
+    listen = settings(DEPLOY / "machpay.toml", SERVICES["gateway"]["environment"]).server.listen
+    port = parse_listen(listen).port
     for service, expected in (("gateway", port), ("upstream", int(SERVICES["upstream"]["entrypoint"][-1]))):
         named = re.findall(rf"\b{service}(?:, port_value: |:)(\d+)", texts)
         assert named
@@ -112,7 +114,7 @@ def test_references_between_manifests_resolve(tmp_path: Path) -> None:
     assert int(seconds) + server.drain_seconds + KILL_SECONDS < POD["terminationGracePeriodSeconds"]
     assert server.management_address is not None
     ports = {port["name"]: port["containerPort"] for port in gateway["ports"]}
-    assert ports == {"http": server.address.port, "management": server.management_address.port}
+    assert ports == {"http": parse_listen(server.listen).port, "management": server.management_address.port}
     assert [port["targetPort"] for port in MANIFESTS["Service"]["spec"]["ports"]] == ["http"]
     probes = [gateway[f"{kind}Probe"]["httpGet"] for kind in ("liveness", "readiness", "startup")]
     assert [probe["path"] for probe in probes] == ["/healthz", "/readyz", "/readyz"]

@@ -42,6 +42,7 @@ class Served:
     port: int
     folder: Path
     management: str | None
+    urls: Sequence[str] = ()
 
     @property
     def log(self) -> str:
@@ -86,6 +87,7 @@ def served(
     routes: str = "",
     management: str = "",
     environ: Mapping[str, str] | None = None,
+    listen: Sequence[str] = ("127.0.0.1:0",),
     before: Callable[[], None] | None = None,
     status: int = 0,
     fails_within: bool = False,
@@ -93,6 +95,8 @@ def served(
     """Start a gateway in front of the upstream of this process's tests, and end it.
 
     Unless it *fails within* on purpose, it may log no traceback.
+
+    It listens where *listen* says, or if that is empty, where the *settings* do.
 
     *before* is called in the gateway's process, whose exit *status* is to be this one.
     """
@@ -103,7 +107,8 @@ def served(
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
     environment |= {"MACHPAY_SERVER__ACCESS_LOG": str(folder / "access.log")} | dict(environ or {})
-    command = [str(PROGRAM), "serve", "--listen", "127.0.0.1:0", "--management", management, "--json"]
+    command = [str(PROGRAM), "serve", "--management", management, "--json"]
+    command += [part for address in listen for part in ("--listen", address)]
     with (folder / "stderr").open("wb") as log:
         gateway = subprocess.Popen(
             command,
@@ -122,7 +127,7 @@ def served(
             assert line, (folder / "stderr").read_text()
             output += line
         serving = json.loads(output)
-        yield Served(gateway, urlsplit(serving["url"]).port or 0, folder, serving["management"])
+        yield Served(gateway, urlsplit(serving["url"]).port or 0, folder, serving["management"], serving["urls"])
         gateway.terminate()
         assert gateway.wait(_STOP_SECONDS) == status
     finally:

@@ -6,6 +6,7 @@ import pytest
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import load_settings
+from machpay_gateway.settings.listeners import places_of, to_text
 
 ROUTE = '[[routes]]\nmatch = "GET /a"\n'
 SCOPES = '[scopes]\n"orders:read" = "Read orders"\n'
@@ -185,7 +186,41 @@ def mistakes(directory: Path, text: str) -> list[str]:
         (f"{ROUTE}cost = 101", "1: routes[0]: Route 'GET /a' costs 101, more than tier 'test' ever has"),
         ("server = 5", "1: server: 5 is not a table"),
         ('[server]\nlisten = "127.0.0.1:65536"', "2: server.listen: '127.0.0.1:65536' is not an address to listen on"),
-        ('[server]\nlisten = "8000"', "2: server.listen: 8000 is not an address to listen on"),
+        ('[server]\nlisten = "::1:8000"', "2: server.listen: '::1:8000' is not an address to listen on"),
+        ("[server]\nlisten = 65536", "2: server.listen: '65536' is not an address to listen on: a port is at most"),
+        ("[server]\nlisten = []", "2: server.listen: [] names no address to listen on"),
+        ("[server]\nlisten = true", "2: server.listen: True is not an address to listen on"),
+        ('[server]\nlisten = "unix:machpay.sock"', "2: server.listen: 'unix:machpay.sock' is not the absolute path"),
+        (
+            f'[server]\nlisten = "unix:/{107 * "x"}"',
+            f"2: server.listen: 'unix:/{107 * 'x'}' is longer than the 107 bytes of a Unix socket's path",
+        ),
+        ('[server]\nlisten = { mode = "0600" }', "2: server.listen: a listener lacks its address"),
+        (
+            '[server]\nlisten = { address = ":1", mod = "0600" }',
+            "2: server.listen: 'mod' is not a setting of a listener",
+        ),
+        (
+            '[server]\nlisten = { address = ":1", mode = "0600" }',
+            "2: server.listen: mode is for Unix sockets, and ':1' is none",
+        ),
+        (
+            '[server]\nlisten = { address = "unix:/s", mode = 600 }',
+            "2: server.listen: mode 600 is not an octal number in quotes",
+        ),
+        (
+            '[server]\nlisten = { address = "unix:/s", owner = "a:b:c" }',
+            "2: server.listen: owner 'a:b:c' is not \"user\"",
+        ),
+        ('[server]\nlisten = [":80", ":80"]', "2: server.listen: ':80' and ':80' are the same address"),
+        (
+            '[server]\nlisten = [":80", "127.0.0.1:80"]',
+            "2: server.listen: '127.0.0.1:80' is a part of ':80': leave one of them out",
+        ),
+        (
+            '[server]\nlisten = ["127.0.0.1:9400"]',
+            "2: server.listen: management '127.0.0.1:9400' is an address of listen too",
+        ),
         ('[server]\nmanagement = "::1:9400"', "2: server.management: '::1:9400' is not an address to listen on"),
         ("[server]\nworkers = 0", "2: server.workers: workers is a number from 1 to 1024, not 0"),
         ("[server]\nworkers = 1025", "2: server.workers: workers is a number from 1 to 1024, not 1025"),
@@ -329,7 +364,38 @@ def test_the_limits_of_ports_and_secret_keys_are_accepted(tmp_path: Path) -> Non
     path = tmp_path / "m.toml"
     path.write_text(f'secret_key = "{32 * "x"}"\n[server]\nlisten = "[::]:65535"\nworkers = 1024\nmax_connections = 0')
     settings = load_settings({"config": path}, {})
-    assert (settings.server.address, settings.server.workers, settings.secret_key) == (("::", 65535), 1024, 32 * "x")
+    assert settings.server.listeners[0].places[1] == ("::", 65535)
+    assert (settings.server.workers, settings.secret_key) == (1024, 32 * "x")
+
+
+@pytest.mark.parametrize(
+    "listen, expected",
+    [
+        ('"127.0.0.1:8000"', ["127.0.0.1:8000"]),
+        ('":8000"', ["0.0.0.0:8000", "[::]:8000"]),
+        ('"*:8000"', ["0.0.0.0:8000", "[::]:8000"]),
+        ('"8000"', ["0.0.0.0:8000", "[::]:8000"]),
+        ("8000", ["0.0.0.0:8000", "[::]:8000"]),
+        ('"[::]:8000"', ["0.0.0.0:8000", "[::]:8000"]),
+        ('["0.0.0.0:8000", "[::]:8000"]', ["0.0.0.0:8000", "[::]:8000"]),
+        ('["[::]:8000", "127.0.0.1:8000"]', ["[::]:8000", "127.0.0.1:8000"]),
+        ('["[::]:8000", "127.0.0.1:8001"]', ["0.0.0.0:8000", "[::]:8000", "127.0.0.1:8001"]),
+        ('["[::1]:80", "localhost:81", "unix:/run/a.sock"]', ["[::1]:80", "localhost:81", "unix:/run/a.sock"]),
+        ('{ address = "unix:/a", mode = "0600", owner = "x:y" }', ["unix:/a"]),
+    ],
+)
+def test_what_is_listened_on(tmp_path: Path, listen: str, expected: list[str]) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(f"[server]\nlisten = {listen}")
+    listeners = load_settings({"config": path}, {}).server.listeners
+    assert [str(place.address) for place in places_of(listeners)] == expected
+    environ = {"MACHPAY_SERVER__LISTEN": to_text(listeners)}
+    assert load_settings({}, environ).server.listeners == listeners
+
+
+def test_the_environment_separates_addresses_by_commas() -> None:
+    server = load_settings({}, {"MACHPAY_SERVER__LISTEN": "127.0.0.1:80, [::1]:80,unix:/run/a.sock"}).server
+    assert [listener.address for listener in server.listeners] == ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import pytest
 
 from machpay_gateway.core.decision.request_facts import RequestFacts
-from machpay_gateway.core.network.address import format_address, parse_allowlist
+from machpay_gateway.core.network.address import format_address, format_address_or_none, parse_allowlist
 from machpay_gateway.web.request_facts import Trust, request_facts, request_ids
 
 PROXIES = parse_allowlist(["10.0.0.0/8"])
@@ -86,6 +87,22 @@ def test_the_address_is_the_peers_or_what_a_trusted_one_says(
     peer: str | None, headers: list[Header], expected: str | None
 ) -> None:
     assert address(*headers, peer=peer) == expected
+
+
+@pytest.mark.parametrize(
+    "server, expected",
+    [
+        (None, "1.2.3.4"),
+        (["/run/app.sock", None], "1.2.3.4"),
+        (["127.0.0.1", 8000], None),  # over TCP, after a reset of the client
+    ],
+)
+def test_a_unix_sockets_peer_is_believed_where_they_are_trusted(
+    server: list[object] | None, expected: str | None
+) -> None:
+    trust = Trust(replace(parse_allowlist([]), has_unix=True))
+    believed = facts((b"x-forwarded-for", b"1.2.3.4"), peer=None, trust=trust, server=server).address
+    assert format_address_or_none(believed) == expected
 
 
 def test_the_trusted_header_is_configurable() -> None:

@@ -9,11 +9,21 @@ from collections.abc import Iterator, Sequence
 
 from machpay_gateway.core.network.address import Allowlist, parse_address
 
+UNIX_PEER = "unix:"  # the peer of a Unix socket, which has no address; the same text in `trusted_proxies`
+
 # RFC 7239 §4: forwarded-pair = token "=" ( token / quoted-string ), joined by ";", elements by ",".
 _PAIR = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]+)=([!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[^"\\]|\\.)*")""")
 _NODE = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}|_[0-9A-Za-z._-]+))?")
 
 _LONGEST_NODE = 128  # an address of 45 characters, brackets, a port or its obfuscated name
+
+
+def is_trusted_proxy(peer: str, proxies: Allowlist | None) -> bool:
+    """Return whether *peer* is a trusted proxy; one without an address is only if Unix sockets are trusted."""
+    if proxies is None:
+        return False
+    address = parse_address(peer)
+    return address in proxies if address is not None else proxies.has_unix and peer == UNIX_PEER
 
 
 def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None, header: bytes) -> int | None:
@@ -22,7 +32,7 @@ def client_address(peer: str, values: Sequence[bytes], trusted: Allowlist | None
     *values* are the configured *header*'s values in their order in the request; they only count if *peer* is *trusted*.
     """
     address = parse_address(peer)
-    if address is None or not values or trusted is None or address not in trusted:
+    if not values or trusted is None or not is_trusted_proxy(peer, trusted):
         return address
     for address in _hops(values, trusted, header):  # noqa: B007 - the last one counts
         pass
@@ -34,7 +44,7 @@ def forwarding_chain(
 ) -> tuple[int | None, ...]:
     """Return the addresses from the client to *peer*, for the forwarding header to the next server."""
     address = parse_address(peer)
-    if address is None or not values or trusted is None or address not in trusted:
+    if not values or trusted is None or not is_trusted_proxy(peer, trusted):
         return (address,)
     return (*reversed(tuple(_hops(values, trusted, header))), address)
 

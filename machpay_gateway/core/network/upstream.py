@@ -13,17 +13,19 @@ _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
-
-
+_UNIX_PATH = re.compile(r"unix:(?P<path>/(?:[^/\0:]+/)*[^/\0:]+)")  # a colon would end the path in other proxies
 _PORTS = {"http": 80, "https": 443}
-
-
 _MAX_PORT = 65535
 _MAX_WEIGHT = 1000
+UNIX = "unix"
+MAX_PATH_BYTES = 107  # sockaddr_un has 108, of which one ends the path
 
 
 class Origin(NamedTuple):
-    """The address of an upstream server, and its *weight*: its share of the requests."""
+    """The address of an upstream server, and its *weight*: its share of the requests.
+
+    One at a Unix socket has the scheme `unix`, its path as host, and no port.
+    """
 
     scheme: str
     host: str  # an IPv6 address without its brackets
@@ -31,6 +33,8 @@ class Origin(NamedTuple):
     weight: int = 1
 
     def __str__(self) -> str:
+        if self.scheme == UNIX:
+            return f"{UNIX}:{self.host}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
@@ -40,7 +44,11 @@ def parse_origin(url: object) -> Origin:
 
     A path in it would make the forwarded path differ from the authorized one.
     """
-    match = _ORIGIN.fullmatch(url) if isinstance(url, str) else None
+    if not isinstance(url, str):
+        raise ConfigurationError("is not text")
+    if (unix := _UNIX_PATH.fullmatch(url)) and len(unix["path"].encode()) <= MAX_PATH_BYTES:
+        return Origin(UNIX, unix["path"], 0)
+    match = _ORIGIN.fullmatch(url)
     port = int(match["port"] or _PORTS[match["scheme"]]) if match else 0
     if match is None or not 0 < port <= _MAX_PORT:
         raise ConfigurationError("is not an address such as http://127.0.0.1:9000: no path, no user and password")
