@@ -28,9 +28,10 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.rate import Limits, Tier, describe_limits
+from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.scopes import unknown_scopes
 from machpay_gateway.settings import Settings, check_file, load_settings
-from machpay_gateway.web.path import canonical_path
+from machpay_gateway.web.path_reader import PathReader
 
 _VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 _REFUSALS = {
@@ -96,18 +97,18 @@ def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> 
     if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path
         raise click.UsageError("Write a method and a path, as in: policy explain GET /v1/skills")
     settings = session.load_settings()
-    explanation = explain_request(policy_for(settings), words[0].upper(), words[1])
+    explanation = explain_request(policy_for(settings), words[0].upper(), words[1], settings.proxy)
     if as_json:
         print_json(_as_json(explanation, settings))
     else:
         _print_explanation(explanation, settings)
 
 
-def explain_request(policy: Policy, method: str, target: str) -> Explanation:
-    """Return the rule for *method* and *target*, which is parsed as a server parses it from the request line."""
+def explain_request(policy: Policy, method: str, target: str, proxy: ProxySettings | None = None) -> Explanation:
+    """Return the rule for *method* and *target*, which is parsed as the proxy with the settings *proxy* parses it."""
     raw = quote(target.partition("#")[0].partition("?")[0], safe=_VISIBLE)
     path = unquote(raw)
-    canonical = canonical_path(path, raw.encode(), None)
+    canonical = PathReader(policy, proxy).read(method, raw.encode()).path
     match = policy.route_for(RequestFacts(method, canonical, (), None, b""))
     if isinstance(match, Reason):
         return Explanation(method, path, canonical, "refused", reason=match)

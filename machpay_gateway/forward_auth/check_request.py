@@ -12,7 +12,7 @@ from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.network.forwarded import client_address
 from machpay_gateway.forward_auth.dialect import Dialect
-from machpay_gateway.web.path import path_in
+from machpay_gateway.web.path_reader import PathReader
 from machpay_gateway.web.request_facts import Trust, accepted_request_id, peer_of, preflight_method
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110 §9.1, with a limit above any real method
@@ -37,8 +37,8 @@ def check_path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def parse_check_request(
-    scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes], brand: Brand
+def parse_check_request(  # noqa: PLR0917 - all that parsing depends on
+    scope: Scope, dialect: Dialect, trust: Trust, ids: Iterator[bytes], brand: Brand, paths: PathReader
 ) -> CheckRequest:
     """Return the parsed check request of a trusted proxy in *scope*. Never raises for what its client sends."""
     headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
@@ -50,9 +50,10 @@ def parse_check_request(
     )
     forwarded = _values(headers, trust.header)
     request_id = _only(headers, b"x-request-id")
+    name = (method or b"").decode("latin-1").upper()
     facts = RequestFacts(
-        method=(method or b"").decode("latin-1").upper(),
-        path=None if target is None else path_in(target),
+        method=name,
+        path=None if target is None else paths.path_in(name, target),
         authorization=authorization,
         # Without a forwarded address the client is unknown. It is not the proxy itself.
         address=client_address(peer, forwarded, trust.proxies, trust.header) if forwarded else None,

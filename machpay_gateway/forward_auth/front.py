@@ -22,6 +22,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.telemetry.own_requests import note_decision
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
+from machpay_gateway.web.path_reader import PathReader
 from machpay_gateway.web.problems import send_problem
 from machpay_gateway.web.request_facts import peer_of, request_facts
 
@@ -33,6 +34,7 @@ class ForwardAuth:
         """Decide with *gateway*, and hold concurrency slots for its `lease_seconds`."""
         self._gateway = gateway
         self._cors = Cors.of(gateway.settings.cors, gateway.settings.routes, gateway.policy)
+        self._paths = PathReader(gateway.policy, gateway.settings.proxy)
         self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
 
     def handles(self, scope: Scope) -> bool:
@@ -50,7 +52,7 @@ class ForwardAuth:
             denied = Denied(Reason.ROUTE_NOT_FOUND, "only trusted proxies may send check requests")
             await self._refuse(scope, receive, send, facts, denied, began_at=began_at)
             return
-        check = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids, gateway.brand)
+        check = parse_check_request(scope, dialect, gateway.trust, gateway.request_ids, gateway.brand, self._paths)
         facts = check.facts
         decision = self._refusal(check) or await gateway.gate.decide(facts)
         gateway.steps.count_decision(began_at, None, perf_counter())

@@ -26,6 +26,7 @@ from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
 from machpay_gateway.proxy.upstream_request import Hops
 from machpay_gateway.telemetry.steps import Steps
 from machpay_gateway.web.cors import Cors
+from machpay_gateway.web.path_reader import PathReader
 from machpay_gateway.web.request_facts import accepted_request_id, preflight_method
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class ProxyContext:
             pass_headers=pass_headers,
             brand=gateway.brand,
             credentials=trust.credentials,
+            paths=PathReader(self.gate.policy, settings.proxy),
         )
         self.challenge = trust.credentials.challenge
         self.head_seconds = settings.server.head_seconds

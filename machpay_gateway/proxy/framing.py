@@ -13,6 +13,7 @@ import httptools
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.proxy.header_fields import TOKEN, HeaderFields
 from machpay_gateway.proxy.heads import MALFORMED, Fault, RequestHead, ResponseHead, invalid
+from machpay_gateway.web.path_reader import escape_non_ascii
 
 HEAD_END = b"\r\n\r\n"
 
@@ -21,9 +22,10 @@ _VALUE = rb"[^" + re.escape(NOT_IN_VALUES) + rb"]*+"
 # No NUL or other control character, no line break but CR LF, no space before a colon, no line folding.
 FIELD_LINES = rb"((?:" + TOKEN + rb":" + _VALUE + rb"\r\n)*+)"
 # Methods are case-sensitive (RFC 9110 §9.1), but frameworks uppercase them: `get` would be routed as GET.
-_REQUEST_LINE = rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~]++) HTTP/1\.([01])\r\n"
+_REQUEST_LINE = rb"([!#$%&'*+\-.^_`|~0-9A-Z]{1,32}+) ([!\"$-~\x80-\xff]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(_REQUEST_LINE + FIELD_LINES + rb"\r\n")
-_REQUEST_START = re.compile(_REQUEST_LINE + rb"|[\x20-\x7e]*+\r?\Z")  # a complete first line, or the start of one
+# A complete first line, or the start of one.
+_REQUEST_START = re.compile(_REQUEST_LINE + rb"|(?:[\x20-\x7e][\x20-\x7e\x80-\xff]*+)?+\r?\Z")
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( " + _VALUE + rb"|)\r\n" + FIELD_LINES + rb"\r\n")
 # llhttp knows only some methods; others are equally valid here.
 _LLHTTP_METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
@@ -65,6 +67,9 @@ def read_request(head: bytes, fields: HeaderFields, limits: HeadLimits) -> Frame
     if method in _NOT_SERVED:
         return Fault(Reason.NOT_IMPLEMENTED, "an unsupported method")
     for_llhttp = head if method in _LLHTTP_METHODS else b"POST" + head[len(method) :]
+    if not target.isascii():  # clients send raw UTF-8, which is no part of a URL
+        target, came = escape_non_ascii(target), target
+        for_llhttp = for_llhttp.replace(came, target, 1)
     if (problem := _llhttp_error(httptools.HttpRequestParser, for_llhttp)) is not None:
         return invalid(problem)
     request = RequestHead(method, minor=minor == b"1")

@@ -10,6 +10,7 @@ from machpay_gateway.core.decision.credential_reader import CredentialReader, sp
 from machpay_gateway.core.decision.identity_headers import is_identity_name
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.core.network.trusted_headers import hyphenate, is_trusted_header
+from machpay_gateway.web.path_reader import PathReader
 
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 _MAX_CACHED = 4096
@@ -19,6 +20,7 @@ _LENGTH_VALUE = re.compile(rb"[0-9]{1,18}")  # below 2**63
 # RFC 3986 §3.2.2: a name, of 255 characters at most, an IPv4 address or an IPv6 address in brackets; §3.2.3: a port.
 _HOST_VALUE = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 _CREDENTIALS = CredentialReader()
+_PATHS = PathReader()
 _KEEP_ALIVE_ALONE = frozenset({b"keep-alive"})  # frequent, and the default of HTTP/1.1
 UNKNOWN_CODING = "a transfer coding other than chunked"
 _NOT_CACHED = re.compile(rb"auth|cookie|dpop|key|pass|secret|session|signature|token|request-id|traceparent|tracestate")
@@ -155,14 +157,16 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         passed: frozenset[bytes] = frozenset(),
         brand: Brand = MACHPAY,
         credentials: CredentialReader = _CREDENTIALS,
+        paths: PathReader = _PATHS,
     ) -> None:
         """Manage the fields in *managed*, by name in lower case. Identity headers are dropped unless *passes_identity*.
 
         With *drops_trusted*, headers that upstreams trust a proxy to set are dropped, except the names in *passed*.
-        *credentials* reads the credential of a request from its fields and its query.
+        *credentials* reads the credential of a request from its fields and its query, *paths* its path.
         """
         super().__init__()
         self.credentials = credentials
+        self.paths = paths
         self.has_cors = CORS in managed.values()
         self._drops_trusted = drops_trusted
         self._identity_prefix = brand.header_prefix
@@ -216,11 +220,12 @@ def request_fields(
     pass_headers: Iterable[str] = (),
     brand: Brand = MACHPAY,
     credentials: CredentialReader = _CREDENTIALS,
+    paths: PathReader = _PATHS,
 ) -> HeaderFields:
     """Return the rules for request headers; *client_address_header* (lower case) is honored from trusted proxies only.
 
     *pass_headers* (lower case) are forwarded although upstreams may trust them. When requests are *traced*, the proxy
-    replaces the trace context. *credentials* says which headers hold a credential.
+    replaces the trace context. *credentials* says which headers hold a credential, and *paths* reads paths.
     """
     trace_fields = _TRACE_FIELDS if traced else {}
     managed = {
@@ -230,7 +235,7 @@ def request_fields(
         client_address_header: CLIENT_ADDRESS,
     }
     passed = frozenset(name.encode() for name in pass_headers)
-    return HeaderFields(managed, drops_trusted=True, passed=passed, brand=brand, credentials=credentials)
+    return HeaderFields(managed, drops_trusted=True, passed=passed, brand=brand, credentials=credentials, paths=paths)
 
 
 def _credential_fields(credentials: CredentialReader) -> Mapping[bytes, int]:

@@ -4,7 +4,6 @@ import re
 from typing import Any, NamedTuple
 
 from machpay_gateway.core.decision.credential_reader import (
-    CredentialReader,
     combine,
     split_protocols,
     split_query,
@@ -46,6 +45,7 @@ from machpay_gateway.proxy.header_fields import (
     lines_without,
 )
 from machpay_gateway.proxy.target import parse_target
+from machpay_gateway.web.path_reader import PathReader
 
 PSEUDONYM = b"machpay"  # in Via (RFC 9110 §7.6.3), so that no host name leaks
 _VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
@@ -177,8 +177,8 @@ class RequestHead(Head):
                     return fault
         query = fields.credentials.query
         if elsewhere or (query is not None and b"?" in target):
-            return self._read_elsewhere(target, lines, authorization, elsewhere, fields.credentials)
-        return self._complete(target, lines) or authorization
+            return self._read_elsewhere(target, lines, authorization, elsewhere, fields)
+        return self._complete(target, lines, fields.paths) or authorization
 
     def _read_elsewhere(
         self,
@@ -186,13 +186,14 @@ class RequestHead(Head):
         lines: list[bytes],
         authorization: tuple[bytes, ...],
         elsewhere: list[tuple[bytes, int]],
-        credentials: CredentialReader,
+        fields: HeaderFields,
     ) -> tuple[bytes, ...] | Fault:
         """Complete the head, and set aside what holds the credential in *elsewhere* and in the query of *target*."""
+        credentials, paths = fields.credentials, fields.paths
         path, mark, query = target.partition(b"?")
         parts = None if credentials.query is None else split_query(query, credentials.query)
         if not elsewhere and parts is None:
-            return self._complete(target, lines) or authorization
+            return self._complete(target, lines, paths) or authorization
         headers = [b"Authorization: " + value for value in authorization]
         others: list[bytes] = []
         public = list(lines)
@@ -207,18 +208,18 @@ class RequestHead(Head):
             query, tokens = parts
             if self.preflight_method is None or values:  # a preflight has the URL of the request that it announces
                 values = combine(values, tokens)
-        if (fault := self._complete(target, [*lines, *headers, *others])) is not None:
+        if (fault := self._complete(target, [*lines, *headers, *others], paths)) is not None:
             return fault
         as_came = self.start
         target = path + mark + query if query else path
         public = self._apply_connection(public)
-        self._start(target, [*public, *headers])
+        self._start(target, [*public, *headers], paths)
         with_headers = self.start
-        self._start(target, public)
+        self._start(target, public, paths)
         self.set_aside = SetAside(as_came, with_headers)
         return values
 
-    def _complete(self, target: bytes, lines: list[bytes]) -> Fault | None:
+    def _complete(self, target: bytes, lines: list[bytes], paths: PathReader) -> Fault | None:
         """Combine what all fields say; *lines* are those that pass."""
         if self.connection or not self.minor:
             lines = self._apply_connection(lines)
@@ -226,14 +227,14 @@ class RequestHead(Head):
             self._check_upgrade()
         if self.host is None and self.minor:
             return invalid("no Host")  # RFC 9112 §3.2: HTTP/1.1 requires it; the status is 400
-        if not self._start(target, lines):
+        if not self._start(target, lines, paths):
             return invalid("a target of another form or host")
         self.framing = self._framing_lines()
         return None
 
-    def _start(self, target: bytes, lines: list[bytes]) -> bool:
+    def _start(self, target: bytes, lines: list[bytes], paths: PathReader) -> bool:
         """Set the path and the start; return whether *target* is of a form that is served."""
-        where = parse_target(target, self.host)
+        where = parse_target(target, self.name, self.host, paths)
         if where is None:
             return False
         self.path = where.path

@@ -14,6 +14,7 @@ LONG = 256
 _ESCAPES = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2})*")  # visible ASCII, and `%` only as a whole escape
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FORBIDDEN_ESCAPE = re.compile(rb"%(?:2f|5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
+_FORBIDDEN_ANYWHERE = re.compile(rb"%(?:5c|0[0-9a-f]|1[0-9a-f]|7f)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
@@ -34,14 +35,20 @@ def canonical_path(full_path: str, raw: bytes | None, root: str | None) -> str |
     return path if not raw or _decodes(raw, full_path) else None
 
 
-def path_in(target: bytes) -> str | None:
-    """Return the canonical path of *target*, an undecoded path and query; None when it is ambiguous or invalid."""
-    if b"#" in target:  # servers disagree on where the path ends
-        return None
-    raw = target.partition(b"?")[0]
-    path = unquote_to_bytes(raw).decode("utf-8", "replace")
-    read_path = canonical_path if len(raw) < LONG else canonical_path.__wrapped__
-    return read_path(path, raw, None)
+def is_routable(raw: bytes, path: str) -> bool:
+    """Tell whether *raw* is well-formed and *path*, all of it decoded, has no dot segment or control character.
+
+    Repeated and encoded slashes are no matter here: a route may allow them.
+    """
+    return (
+        path[:1] == "/"
+        and "\\" not in path
+        and "\ufffd" not in path
+        and not _CONTROL.search(path)
+        and not ("/." in path and _has_dot_segment(path))
+        and _ESCAPES.fullmatch(raw) is not None
+        and not _FORBIDDEN_ANYWHERE.search(raw)
+    )
 
 
 def matching_prefix(path: str, prefixes: Container[str]) -> str | None:

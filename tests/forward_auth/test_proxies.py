@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from machpay_gateway.core.errors import StoreUnavailable
-from machpay_gateway.web.path import path_in
+from machpay_gateway.web.path_reader import PathReader
 from tests.forward_auth.harness import CLIENT, MANY_SCOPES, NEIGHBOUR, ORIGIN, Rig, running_rig, without_gateway
 from tests.forward_auth.proxies import KINDS
 
@@ -254,7 +254,7 @@ def test_the_forwarded_path_is_the_decided_one(rig: Rig, target: str) -> None:
     assert len(rig.upstream.seen) <= 1
     for seen in rig.upstream.seen:
         assert answer.status == 200
-        assert path_in(seen.target) == rig.decided[0].path
+        assert PathReader().path_in("GET", seen.target) == rig.decided[0].path
         assert rig.decided[0].path in {"/v1/skills", "/v1/skills/", "/healthz", "/healthz/"}
     if not rig.upstream.seen:
         assert 400 <= answer.status < 500

@@ -47,6 +47,8 @@ class LiteralPaths:
 
         False means that `folded_paths` have to be matched, too.
         """
+        if "//" in path:  # most servers merge slashes
+            return False
         if self._are_lower and _LOWER.fullmatch(path):
             return True
         if not _BARE.fullmatch(path):

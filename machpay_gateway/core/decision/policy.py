@@ -209,6 +209,11 @@ class Policy:
                 self._rules[method, path] = rule
         return rule
 
+    def is_listed(self, method: str, path: str) -> bool:
+        """Tell whether a route matches *method* and the canonical *path* as they are written."""
+        tree = self._trees.get(method) or self._trees[ANY_METHOD]
+        return isinstance(tree.as_written.match(path.split("/")[1:]), Route)
+
     def anonymous_request(self, route: Route, address: int | None) -> AdmissionRequest | None:
         """Return what a caller of the public *route* asks of the limiter, None without a limit."""
         limits = None if route.match in self._unlimited else self.anonymous

@@ -10,7 +10,7 @@ from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.limits.rate import RouteLimit
 from machpay_gateway.core.network.cors import CORS_OFF, CorsSettings
-from machpay_gateway.core.network.proxy_settings import ProxySettings
+from machpay_gateway.core.network.proxy_settings import PathChoice, ProxySettings
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
 
 ANY_METHOD = "*"
@@ -29,6 +29,7 @@ METHODS = frozenset(
 )
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
+_OWN_OPTIONS = ("encoded_slash", "double_slash", "non_utf8_escapes")  # of the proxy's, that a route has itself
 ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # parameters in `segments`
 
 
@@ -43,7 +44,8 @@ class Route:
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. *limit* applies beside those of tiers: a `RouteLimit`, or its table. A
     *public* route needs no credential. *environments* are those whose credentials are accepted. *proxy* overrides
-    settings of the reverse proxy for this route, by the names of `ProxySettings`. *cors* replaces the `cors` of the
+    settings of the reverse proxy for this route, by the names of `ProxySettings`; *encoded_slash*, *double_slash* and
+    *non_utf8_escapes* are three of these. *cors* replaces the `cors` of the
     settings for this route: a `CorsSettings`, or its table. Raises ConfigurationError.
     """
 
@@ -54,6 +56,9 @@ class Route:
     environments: Collection[str] = frozenset(ENVIRONMENTS)
     limit: RouteLimit | Mapping[str, object] | None = None
     proxy: Mapping[str, object] = field(default_factory=dict, hash=False)
+    encoded_slash: PathChoice | None = None
+    double_slash: PathChoice | None = None
+    non_utf8_escapes: PathChoice | None = None
     cors: CorsSettings | Mapping[str, object] | None = None
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
@@ -73,7 +78,7 @@ class Route:
             raise ConfigurationError(f"Route {self.match!r}: public is true or false, not {self.public!r}")
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
-        _check_proxy(self.match, self.proxy)
+        object.__setattr__(self, "proxy", self._proxy_changes())
         object.__setattr__(self, "cors", _parse_cors(self.match, self.cors))
         limit = _parse_limit(self.match, self.limit, public=self.public)
         object.__setattr__(self, "limit", limit)
@@ -82,6 +87,16 @@ class Route:
         object.__setattr__(self, "segments", segments)
         object.__setattr__(self, "requires", requires)
         object.__setattr__(self, "environments", _validate_environments(self.match, self.environments))
+
+    def _proxy_changes(self) -> Mapping[str, object]:
+        """Return *proxy* with the settings of the proxy that are fields of the route."""
+        _check_proxy(self.match, self.proxy)
+        own = {name: value for name in _OWN_OPTIONS if (value := getattr(self, name)) is not None}
+        try:
+            ProxySettings().with_changes(own)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"Route {self.match!r}: {exc}") from exc
+        return {**self.proxy, **own}
 
     def __hash__(self) -> int:
         # Routes are keys of caches on the request path: hashing every field takes longer than what the cache saves.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.trusted_headers import validate_pass_headers
@@ -11,6 +12,9 @@ _FOR_ALL_ROUTES = {
     "pass_headers": "whether a header passes is decided before the route is known",
     "max_response_head_bytes": "responses of an upstream are read by one reader",
 }
+ALLOW = "allow"
+PathChoice = Literal["refuse", "allow"]
+_PATH_CHOICES = ("encoded_slash", "double_slash", "non_utf8_escapes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,9 @@ class ProxySettings:
     *tunnel_idle_seconds* is what *idle_seconds* is, for an upgraded connection.
     *max_body_bytes* limits the request's body. *forward_credentials* forwards the caller's Authorization.
     *pass_headers* are headers that upstreams trust and that are forwarded nevertheless. The head of an upstream's
-    response has at most *max_response_head_bytes*. Raises ConfigurationError.
+    response has at most *max_response_head_bytes*.
+    Paths with an *encoded_slash* (`%2F`), a *double_slash* or *non_utf8_escapes* (`%E9`) are refused or allowed: they
+    are forwarded as they came, and an encoded slash is matched as part of a segment. Raises ConfigurationError.
     """
 
     connect_seconds: float = 5.0
@@ -34,6 +40,9 @@ class ProxySettings:
     forward_credentials: bool = False
     pass_headers: Sequence[str] = ()
     max_response_head_bytes: int = 32 * 1024
+    encoded_slash: PathChoice = "refuse"
+    double_slash: PathChoice = "refuse"
+    non_utf8_escapes: PathChoice = "refuse"
 
     def __post_init__(self) -> None:
         for name in ("connect_seconds", "first_byte_seconds", "idle_seconds", "tunnel_idle_seconds", "total_seconds"):
@@ -49,6 +58,9 @@ class ProxySettings:
             raise ConfigurationError(f"max_response_head_bytes is a number from {least} to {most}, not {value!r}")
         if type(self.forward_credentials) is not bool:  # "false" must not forward credentials
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
+        for name in _PATH_CHOICES:
+            if (choice := getattr(self, name)) not in {"refuse", ALLOW}:
+                raise ConfigurationError(f'{name} is "refuse" or "allow", not {choice!r}')
         object.__setattr__(self, "pass_headers", validate_pass_headers(self.pass_headers))
 
     def with_changes(self, changes: Mapping[str, object]) -> "ProxySettings":
