@@ -74,6 +74,11 @@ CASES = [
         60,
     ),
     Case(
+        "MachPayUpstreamServerOut",
+        {f'machpay_upstream_server_up{{{HOST}, upstream="live", server="http://b:1"}}': gauge(1, 0)},
+        90,
+    ),
+    Case(
         "MachPayUpstreamFails",
         {
             requests(outcome="allowed", code="2xx"): counter(10, 5),

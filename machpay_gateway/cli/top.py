@@ -190,6 +190,7 @@ def _document(interval: "Interval", keys: Mapping[str, Any]) -> dict[str, Any]:
         "workers": interval.workers,
         "workers_wanted": interval.wanted,
         "degraded_workers": interval.degraded,
+        "upstream_servers_out": [{"upstream": name, "server": server} for name, server in interval.servers_out],
         "processors": _rounded(interval.processors),
         "memory_bytes": interval.memory_bytes,
         "event_loop_lag_ms": in_milliseconds(interval.loop_lag_seconds),

@@ -51,6 +51,10 @@ def top_view(document: Mapping[str, Any]) -> "Group":
         parts.append(Text(f"workers: {document['workers_wanted']} should run", "bold red"))
     if document["degraded_workers"]:
         parts.append(Text(f"degraded: {document['degraded_workers']} workers decide without Redis", "bold red"))
+    parts += [
+        Text(printable(f"upstream {out['upstream']}: {out['server']} is out"), "bold red")
+        for out in document["upstream_servers_out"]
+    ]
     routes = [{**document, "name": "all"}, *document["routes"][:_MAX_ROUTES]]
     whole = document["requests_per_second"] or 1.0
     outcomes = [(name, _number(rate), f"{rate / whole:.1%}") for name, rate in document["outcomes_per_second"].items()]

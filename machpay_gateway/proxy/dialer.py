@@ -84,13 +84,16 @@ class Dialer:
     async def _resolve(self) -> None:
         origin = self._origin
         try:
-            found = await self._loop.getaddrinfo(origin.host, origin.port, family=AF_UNSPEC, type=SOCK_STREAM)
+            resolved = await self._loop.getaddrinfo(origin.host, origin.port, family=AF_UNSPEC, type=SOCK_STREAM)
         except OSError:
             self.resolve_at = self._clock() + min(_RETRY_SECONDS, self._resolve_seconds)
             if not self.addresses:
                 raise
             return  # the earlier addresses may still work
-        before, self.addresses = self.addresses, _interleaved([(family, str(at[0])) for family, _, _, _, at in found])
+        before, self.addresses = (
+            self.addresses,
+            _interleaved([(family, str(at[0])) for family, _, _, _, at in resolved]),
+        )
         self.resolve_at = self._clock() + self._resolve_seconds
         self._slow.clear()
         if self.on_move is not None and not set(before) <= set(self.addresses):
@@ -149,10 +152,10 @@ def _discard(task: "asyncio.Task[Opened]") -> None:
         task.result()[1].abort()
 
 
-def _interleaved(found: Iterable[tuple[int, str]]) -> tuple[str, ...]:
-    """Return the addresses *found* with the families in turn (RFC 8305 §4), each address once."""
+def _interleaved(resolved: Iterable[tuple[int, str]]) -> tuple[str, ...]:
+    """Return the addresses *resolved* with the families in turn (RFC 8305 §4), each address once."""
     families: dict[int, dict[str, None]] = {}
-    for family, address in found:
+    for family, address in resolved:
         if family in {AF_INET, AF_INET6}:
             families.setdefault(family, {})[address] = None
     queues = [list(addresses) for addresses in families.values()]

@@ -462,7 +462,7 @@ class Forwarder(UpstreamHandler):
         """Forward the final response's head with what has arrived of its body: in one write if that is all."""
         request, client = self.request, self._client
         self.responded_at = perf_counter()
-        self._server.record_success()
+        self._server.record_response(head.status)
         self._is_responding = True
         self.status = head.status
         payload, unread = upstream.begin_body(head, upstream.take_buffer(), is_head=request.method == b"HEAD"), b""

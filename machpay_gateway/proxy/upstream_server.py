@@ -19,6 +19,10 @@ _TICK_SECONDS = 1.0  # between two calls of `close_idle`
 _SHARE_OF_AGE = 0.1  # by which ages differ, so that connections opened together are not replaced together
 _MAX_FAILURES = 5  # in a row, before a server is ejected
 _FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
+_WINDOW_SECONDS = 10.0  # in which responses with a 5xx status are counted
+_FEWEST_RESPONSES = 10  # in such a window, for a share to mean anything
+_SERVER_ERROR = 500
+_SLOWEST_START = 0.1  # of its weight, that a server which is back begins with
 
 # Why a server failed, as the metrics count it.
 CONNECT, TIMEOUT, LOST, MALFORMED = "connect", "timeout", "lost", "malformed"
@@ -30,7 +34,11 @@ DEFAULTS = UpstreamOptions()
 
 
 class UpstreamServer:
-    """One address of an upstream: its idle connections, its load and its health."""
+    """One address of an upstream: its idle connections, its load and its health.
+
+    *is_healthy* is the result of health checks, *problem* what is wrong with a server that is out. *may_be_ejected*
+    says whether its pool can do without it.
+    """
 
     def __init__(
         self,
@@ -62,6 +70,14 @@ class UpstreamServer:
         self._idle: deque[UpstreamConnection] = deque()
         self._failures = 0
         self._ejections = 0
+        self.is_healthy = True
+        self.problem = ""
+        self.may_be_ejected: Callable[[UpstreamServer], bool] | None = None
+        self._healthy_since = float("-inf")
+        self._slow_start_seconds = float(options.slow_start_seconds)
+        self._eject_5xx_rate = float(options.eject_5xx_rate)
+        self._window_began_at = float("-inf")
+        self._window_responses = self._window_errors = 0
         self._throttle = LogThrottle(logger, clock=clock)
 
     @property
@@ -94,18 +110,49 @@ class UpstreamServer:
         if len(self._idle) > _MAX_IDLE:
             self._idle.popleft().abort()
 
-    async def connect(self, seconds: float) -> UpstreamConnection:
-        """Return a new connection. Raises OSError, and TimeoutError after *seconds* unless they are 0."""
+    async def dial(self, seconds: float) -> UpstreamConnection:
+        """Return a new connection, not for requests of callers. Raises as `connect` does."""
         async with asyncio.timeout(seconds or None):
             _, connection = await self._connect()
+        return connection
+
+    async def connect(self, seconds: float) -> UpstreamConnection:
+        """Return a new connection. Raises OSError, and TimeoutError after *seconds* unless they are 0."""
+        connection = await self.dial(seconds)
         self.opened += 1
         if self._max_age_seconds:
             age = self._max_age_seconds * (1 - _SHARE_OF_AGE * random.random())  # noqa: S311 - no secret
             connection.expires_at = self._clock() + age
         return connection
 
+    def is_out(self, now: float) -> bool:
+        """Return whether others are preferred *now*."""
+        return not self.is_healthy or self.ejected_until > now
+
+    def weight_at(self, now: float) -> float:
+        """Return its weight *now*, which grows while a server that is back starts slowly."""
+        if not self._slow_start_seconds:
+            return self.weight
+        ramp = (now - max(self._healthy_since, self.ejected_until)) / self._slow_start_seconds
+        return self.weight * min(max(ramp, _SLOWEST_START), 1.0)
+
+    def set_health(self, *, is_healthy: bool, problem: str) -> None:
+        """Store the result of health checks; *problem* is what is wrong with an unhealthy server."""
+        if is_healthy and not self.is_healthy:
+            self._healthy_since = self._clock()
+        self.is_healthy = is_healthy
+        self.problem = problem
+
+    def record_response(self, status: int) -> None:
+        """Record the head of a response: the server is there, and works unless its responses with 5xx count."""
+        if self._eject_5xx_rate:
+            self._count(status)
+            if status >= _SERVER_ERROR:
+                return
+        self.record_success()
+
     def record_success(self) -> None:
-        """Record a response: the server is healthy."""
+        """Record that the server has responded."""
         self._failures = 0
         if self._ejections:
             self._throttle.log(logging.WARNING, "Upstream %s answers again.", self.name)
@@ -120,13 +167,32 @@ class UpstreamServer:
         self.errors[reason] += 1
         self._failures += 1
         # After an ejection, a single failure shows that the server has not recovered.
-        if self._failures < _MAX_FAILURES and not self._ejections:
+        if self._failures >= _MAX_FAILURES or self._ejections:
+            self._eject(now, detail)
+
+    def _count(self, status: int) -> None:
+        """Count a response, and eject the server if too many of the latest had a 5xx status."""
+        now = self._clock()
+        if now - self._window_began_at >= _WINDOW_SECONDS:
+            self._window_began_at = now
+            self._window_responses = self._window_errors = 0
+        self._window_responses += 1
+        if status < _SERVER_ERROR:
             return
-        if now < self.ejected_until:
+        self._window_errors += 1
+        share = self._window_errors / self._window_responses
+        if self._window_responses >= _FEWEST_RESPONSES and share >= self._eject_5xx_rate:
+            self._eject(now, f"{share:.0%} of its responses have a status of 5xx")
+
+    def _eject(self, now: float, detail: str) -> None:
+        """Prefer others for a while, each time for twice as long, if the pool can do without this server."""
+        if now < self.ejected_until or (self.may_be_ejected is not None and not self.may_be_ejected(self)):
             return
         seconds = min(_FIRST_EJECTION * 2**self._ejections, _LONGEST_EJECTION)
         self._ejections += 1
+        self._window_began_at = float("-inf")
         self.ejected_until = now + seconds
+        self.problem = detail
         self._throttle.log(
             logging.WARNING, "Upstream %s fails (%s); others are preferred for %.0f s.", self.name, detail, seconds
         )

@@ -48,6 +48,9 @@ def _of_upstream(name: str, pool: ServerPool) -> Iterator[tuple[Series, list[flo
     yield ("machpay_upstream_connections", (name, "idle")), [sum(server.idle for server in pool.servers)]
     yield ("machpay_upstream_connections", (name, "busy")), [sum(server.in_flight for server in pool.servers)]
     yield ("machpay_upstream_connections_opened_total", (name,)), [sum(server.opened for server in pool.servers)]
+    problems = pool.problems()
+    for server in pool.servers:
+        yield ("machpay_upstream_server_up", (name, server.name)), [float(server.name not in problems)]
     for reason in pool.servers[0].errors:
         yield ("machpay_upstream_errors_total", (name, reason)), [sum(server.errors[reason] for server in pool.servers)]
 

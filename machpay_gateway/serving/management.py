@@ -1,6 +1,6 @@
 """The management endpoints, on an address that callers cannot reach: `/healthz`, `/readyz` and `/metrics`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 from starlette.applications import Starlette
@@ -10,14 +10,23 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.readiness import NOT_READY, checks_of, status_of
 
 _READY, _UNAVAILABLE = 200, 503
 
 
-def management_app(gateway: Gateway, metrics: Metrics, is_draining: Callable[[], bool]) -> ASGIApp:
-    """Return the application with a worker's health checks, and the metrics of all workers."""
+def management_app(
+    gateway: Gateway,
+    metrics: Metrics,
+    is_draining: Callable[[], bool],
+    pools: Callable[[], Mapping[str, ServerPool] | None] = lambda: None,
+) -> ASGIApp:
+    """Return the application with a worker's health checks, and the metrics of all workers.
+
+    *pools* returns those of the worker's proxy, None without one.
+    """
 
     async def alive(_: Request) -> Response:
         """Respond as long as the event loop runs. Nothing else is checked: no outage elsewhere restarts the process."""
@@ -25,7 +34,7 @@ def management_app(gateway: Gateway, metrics: Metrics, is_draining: Callable[[],
 
     async def ready(_: Request) -> Response:
         """Return whether this worker can serve requests, and if not, why."""
-        checks = await checks_of(gateway, is_draining=is_draining())
+        checks = await checks_of(gateway, is_draining=is_draining(), pools=pools())
         status = status_of(checks)
         return _to_response({"status": status, "checks": checks}, is_ready=status != NOT_READY)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from machpay_gateway.core.errors import StoreUnavailable, describe_error
 from machpay_gateway.core.text import mask_secrets
 from machpay_gateway.gateway import Gateway
+from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.stores.lookup_queue import LOOKUP_SECONDS, finish_within
 
 OK = "ok"
@@ -41,8 +42,13 @@ def status_of(checks: Mapping[str, str]) -> str:
     return _DEGRADED if is_ready else NOT_READY
 
 
-async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]:
-    """Return the state of each component: `ok`, or what is wrong, its consequence, and the way out."""
+async def checks_of(
+    gateway: Gateway, *, is_draining: bool, pools: Mapping[str, ServerPool] | None = None
+) -> Mapping[str, str]:
+    """Return the state of each component: `ok`, or what is wrong, its consequence, and the way out.
+
+    *pools* are those of the proxy, if there is one.
+    """
     checks = {
         "serving": "draining: it finishes requests in flight, then exits; send requests elsewhere"
         if is_draining
@@ -51,6 +57,8 @@ async def checks_of(gateway: Gateway, *, is_draining: bool) -> Mapping[str, str]
         "limiter": _limiter(gateway),
         "usage": _usage(gateway),
     }
+    if pools is not None:
+        checks["upstreams"] = _upstreams(pools)
     if gateway.store.is_read_only:
         checks["database"] = _READ_ONLY
     if gateway.settings.oauth is not None:
@@ -96,6 +104,18 @@ def _usage(gateway: Gateway) -> str:
         f"unstored: {unstored} requests of the last {max(0.0, time.time() - outage.since):.0f} s are counted in memory "
         f"alone, and stored once that works again. {_masked(outage.reason)}"
     )
+
+
+def _upstreams(pools: Mapping[str, ServerPool]) -> str:
+    outages = [_outage_of(name, pool) for name, pool in pools.items() if pool.problems()]
+    return " ".join([f"{_DEGRADED}:", *outages]) if outages else OK
+
+
+def _outage_of(name: str, pool: ServerPool) -> str:
+    problems, count = pool.problems(), len(pool.servers)
+    consequence = "the others get its requests." if len(problems) < count else "requests are tried there nevertheless."
+    reasons = "; ".join(f"{server}: {_masked(problem)}" for server, problem in problems.items())
+    return f"{len(problems)} of {count} servers of `{name}` out ({reasons}); {consequence}"
 
 
 async def _signing_keys(gateway: Gateway) -> str:

@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +24,7 @@ from machpay_gateway.assembly import ConfiguredGateway
 from machpay_gateway.core.errors import GatewayError, describe_error
 from machpay_gateway.forward_auth.dialect import PATH_PREFIX
 from machpay_gateway.proxy.dead_peers import detect_dead_peers
+from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.proxy import Proxy, idle_grace_seconds
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
@@ -42,6 +43,7 @@ from machpay_gateway.serving.servable import (
     check_servable,
     tls_context,
 )
+from machpay_gateway.serving.upstream_health import UpstreamHealth
 from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.settings import Options, load_settings
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
@@ -69,8 +71,8 @@ class Worker:
 
         Each of *listeners* has the number of its entry in `server.listen`.
 
-        *counts* is the folder in which all workers write snapshots of their metrics. *has_served* is whether this
-        worker goes on for others that served.
+        *counts* is the folder in which all workers write snapshots of their metrics, and the health of upstreams.
+        *has_served* is whether this worker goes on for others that served.
         """
         server = load_settings(options).server
         self.gateway = ConfiguredGateway(
@@ -81,6 +83,7 @@ class Worker:
             **options,
         )
         check_servable(self.gateway.settings)
+        self._shared_folder = counts
         self.vitals = Vitals(self.gateway)
         self.metrics = Metrics(
             counts, lambda: collect_counts(self.gateway, self.vitals, self._proxy, self._log), wanted=server.workers
@@ -118,7 +121,8 @@ class Worker:
                 self.vitals.start()
                 stack.push_async_callback(self.vitals.close)
                 self._operators = AsgiServer(
-                    management_app(self.gateway, self.metrics, lambda: self.is_draining), self._management
+                    management_app(self.gateway, self.metrics, lambda: self.is_draining, self._pools),
+                    self._management,
                 )
                 await self._start_server(stack, self._operators)
             if self.gateway.settings.server.control_plane == "only":
@@ -160,9 +164,12 @@ class Worker:
         self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, max_connections=most)
         context = tls_context(settings.tls_certificate, settings.tls_key)
         servers = [await self._serve_on(proxy, listening, context) for listening, _ in self._listeners]
+        health = UpstreamHealth(proxy.router.pools, self._shared_folder)
+        health.start()
         await self._until_stopped(report)
         for server in servers:
             server.close()
+        await health.close()
         await self._release(report)
         await proxy.close(settings.drain_seconds)
 
@@ -178,6 +185,9 @@ class Worker:
             ssl_handshake_timeout=None if context is None else self.gateway.settings.server.head_seconds,
             backlog=BACKLOG,
         )
+
+    def _pools(self) -> Mapping[str, ServerPool] | None:
+        return None if self._proxy is None else self._proxy.router.pools
 
     async def _until_stopped(self, report: int) -> None:
         # Keep the objects of the start out of the collector's full passes: each would delay every response.

@@ -313,7 +313,7 @@ def _upstream_options(value: Mapping[str, Any], path: SettingPath, report: Repor
     options = {}
     for name, item in value.items():
         if name in names:
-            options[name] = _from_text(item)
+            options[name] = _with_numbers(item) if isinstance(item, Mapping) else _from_text(item)
         elif name not in _UPSTREAMS:
             report((*path, name), unknown_setting(name, [*_UPSTREAMS, *names]))
     return parse_table(UpstreamOptions, options, path, report) or UpstreamOptions()

@@ -14,7 +14,7 @@ from machpay_gateway.core.keys.leak import LeakSettings
 from machpay_gateway.core.limits.rate import AnonymousLimits, RouteLimit, SharedLimits, Tier
 from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.network.upstream_options import UpstreamOptions
+from machpay_gateway.core.network.upstream_options import HealthCheck, UpstreamOptions
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
@@ -34,6 +34,7 @@ Parsed = TypeVar(
     | CorsSettings
     | ProxySettings
     | UpstreamOptions
+    | HealthCheck
     | ServerSettings
     | AssertionSettings
     | ForwardAuthSettings
@@ -53,6 +54,7 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     CorsSettings: {"origins": ()},
     ProxySettings: {},
     UpstreamOptions: {},
+    HealthCheck: {"path": "/"},
     ServerSettings: {},
     AssertionSettings: {"key": "key.pem", "issuer": "issuer", "audience": "audience"},
     ForwardAuthSettings: {},
@@ -60,9 +62,10 @@ _SAMPLES: Mapping[type, Mapping[str, Any]] = {
     ConsoleSettings: {"url": "https://console.example.com"},
     Brand: {},
 }
-_NESTED: Mapping[type, Mapping[str, type[RouteLimit | SharedLimits | CorsSettings]]] = {
+_NESTED: Mapping[type, Mapping[str, type[RouteLimit | SharedLimits | CorsSettings | HealthCheck]]] = {
     Route: {"limit": RouteLimit, "cors": CorsSettings},
     Tier: {"account": SharedLimits, "owner": SharedLimits},
+    UpstreamOptions: {"health": HealthCheck},
 }
 Report = Callable[[SettingPath, str], None]
 

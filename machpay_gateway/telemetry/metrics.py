@@ -147,6 +147,13 @@ METRICS: Mapping[str, Metric] = {
             "Times that an upstream's server failed: connect, timeout, lost or malformed.",
             ("upstream", "reason"),
         ),
+        Metric(
+            "machpay_upstream_server_up",
+            MetricKind.GAUGE,
+            "Whether an upstream's server gets requests: 0 while health checks or errors keep others preferred.",
+            ("upstream", "server"),
+            merge=min,
+        ),
         Metric("machpay_connections", MetricKind.GAUGE, "Connections of callers."),
         Metric(
             "machpay_requests_in_flight", MetricKind.GAUGE, "Requests that are being decided on, carried or answered."

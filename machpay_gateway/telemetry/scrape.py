@@ -51,6 +51,7 @@ class Interval:
     """The rates over *seconds*; *outcomes* are per second. *degraded* workers decide without Redis.
 
     *wanted* is the number of workers that should run. *processors* is how many the workers have used on average.
+    *servers_out* are the servers of upstreams for which others are preferred, each after its upstream's name.
     """
 
     seconds: float
@@ -67,6 +68,7 @@ class Interval:
     processors: float
     memory_bytes: int
     loop_lag_seconds: float
+    servers_out: Sequence[tuple[str, str]]
 
 
 def parse_scrape(text: str, at: float) -> Scrape:
@@ -110,6 +112,11 @@ def interval_between(before: Scrape, after: Scrape) -> Interval:
         sum(_increases(before, after, "process_cpu_seconds_total").values()) / seconds,
         after.total("process_resident_memory_bytes"),
         after.sum_of("machpay_event_loop_lag_seconds"),
+        [
+            (dict(labels)["upstream"], dict(labels)["server"])
+            for labels, is_up in after.samples.get("machpay_upstream_server_up", {}).items()
+            if not is_up
+        ],
     )
 
 

@@ -50,6 +50,7 @@ DOCUMENT: dict[str, Any] = {
     "workers": 2,
     "workers_wanted": 2,
     "degraded_workers": 0,
+    "upstream_servers_out": [],
     "processors": 1.317,
     "memory_bytes": 310_400_000,
     "event_loop_lag_ms": 2.5,
@@ -136,6 +137,7 @@ def test_of_a_busy_gateway_the_first_routes_are_shown_and_they_are_one_line_each
     [
         ({"workers_wanted": 4}, "workers: 4 should run"),
         ({"degraded_workers": 2}, "degraded: 2 workers decide without Redis"),
+        ({"upstream_servers_out": [{"upstream": "live", "server": "http://b:1"}]}, "upstream live: http://b:1 is out"),
         ({"mistake": "Nothing answers at 127.0.0.1:9400 (Connection refused)"}, "Nothing answers at 127.0.0.1:9400"),
         ({"keys": {"since": "2026-11-27T07:50:00Z", "mistake": None, "data": []}}, "No key was used since 2026-11-27"),
         (

@@ -110,7 +110,9 @@ def gateway(folder: Path, upstream: int) -> Iterator[Served]:
     with process(str(PROGRAM), "serve", "--listen", f"{HOST}:0", "--json", cwd=folder) as started:
         output = ""
         while not output.endswith("}"):
-            output += _line(started)
+            line = _line(started)
+            assert line, "it did not start"
+            output += line
         yield Served(started, int(json.loads(output)["url"].rpartition(":")[2]), folder, None)  # type: ignore[arg-type]  # text
 
 

@@ -26,13 +26,16 @@ async def _never() -> tuple[object, UpstreamConnection]:
     raise AssertionError("these tests do not connect")
 
 
-def _pool(balance: Balance, *weights: int, clock: FixedClock | None = None) -> ServerPool:
+def _pool(
+    balance: Balance, *weights: int, clock: FixedClock | None = None, slow_start_seconds: float = 0.0
+) -> ServerPool:
     clock = clock or FixedClock(0.0)
+    options = UpstreamOptions(balance=balance, slow_start_seconds=slow_start_seconds)
     servers = [
-        UpstreamServer(f"http://10.0.0.{number}:80", _never, weight=weight, clock=clock)
+        UpstreamServer(f"http://10.0.0.{number}:80", _never, options=options, weight=weight, clock=clock)
         for number, weight in enumerate(weights)
     ]
-    return ServerPool(servers, options=UpstreamOptions(balance=balance), clock=clock)
+    return ServerPool(servers, options=options, clock=clock)
 
 
 def _picked(pool: ServerPool, affinity: bytes = b"", tried: Sequence[UpstreamServer] = ()) -> int:
@@ -88,6 +91,30 @@ def test_hash_moves_only_the_requests_of_a_server_that_is_gone() -> None:
     assert all(new == old for old, new in zip(before, after, strict=True) if old != 1)
     clock.advance(6.0)
     assert [_picked(pool, b"%d" % number) for number in range(1000)] == before
+
+
+@pytest.mark.parametrize("cause", ["health check", "ejection"])
+@pytest.mark.parametrize("balance", ["least", "round_robin", "hash"])
+def test_a_server_that_is_back_starts_slowly(balance: Balance, cause: str) -> None:
+    clock = FixedClock(0.0)
+    pool = _pool(balance, 1, 1, clock=clock, slow_start_seconds=30.0)
+
+    def share() -> float:
+        return sum(_picked(pool, b"%d" % number) == 0 for number in range(2000)) / 2000
+
+    assert abs(share() - 0.5) < 0.05  # at the start, all are there
+    if cause == "ejection":
+        for _ in range(5):
+            pool.servers[0].record_failure(LOST, "a test")
+        assert share() == 0
+        clock.advance(5.0)
+    else:
+        pool.servers[0].set_health(is_healthy=False, problem="a test")
+        assert share() == 0
+        pool.servers[0].set_health(is_healthy=True, problem="")
+    for seconds, weight in ((0.0, 0.1), (15.0, 0.5), (15.0, 1.0), (100.0, 1.0)):
+        clock.advance(seconds)
+        assert abs(share() - weight / (1 + weight)) < 0.05
 
 
 def _head(*lines: bytes) -> RequestHead:

@@ -134,6 +134,15 @@ def mistakes(directory: Path, text: str) -> list[str]:
             "[upstreams]\nresolve_seconds = 0",
             "2: upstreams.resolve_seconds: resolve_seconds is a number of seconds from",
         ),
+        ("[upstreams]\nhealth = {}", "2: upstreams.health: lacks path"),
+        ('[upstreams.health]\npath = "x"', "2: upstreams.health.path: path 'x' does not start with /"),
+        ('[upstreams]\nhealth = {path = "/", statuses = [99]}', "2: upstreams.health.statuses: statuses is a list of"),
+        (
+            '[upstreams]\nhealth = {path = "/", healthy = 0}',
+            "2: upstreams.health.healthy: healthy is a number of checks",
+        ),
+        ('[upstreams]\nhealth = {path = "/", seconds = 1}', "2: upstreams.health.seconds: 'seconds' is not a setting"),
+        ("[upstreams]\neject_5xx_rate = 50", "2: upstreams.eject_5xx_rate: eject_5xx_rate is a share from 0 to 1"),
         ("[upstreams]\nkeepalive_seconds = true", "2: upstreams.keepalive_seconds: keepalive_seconds is a number of"),
         (
             '[upstreams]\nlive = [{url = "http://x", weight = 0}]',

@@ -58,6 +58,7 @@ def test_a_gauge_of_which_the_sum_says_nothing_is_that_of_the_worst_worker() -> 
         "machpay_clock_skew_seconds": furthest,
         "machpay_policy_age_seconds": max,
         "machpay_event_loop_lag_seconds": max,
+        "machpay_upstream_server_up": min,
     }
     skew: Series = ("machpay_clock_skew_seconds", ("redis",))
     workers = [Snapshot({skew: [seconds]}, lives=True) for seconds in (0.01, -3600.0, 0.02)]
@@ -136,6 +137,7 @@ def test_every_label_is_bounded() -> None:
         "mode",
         "result",
         "upstream",
+        "server",
         "state",
         "reason",
         "version",

@@ -1,7 +1,7 @@
-"""Options of an upstream: how its names are resolved, how long connections are kept, and how requests are balanced."""
+"""Options of an upstream: how connections are made and kept, and how requests are balanced among healthy servers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,7 +16,48 @@ _SECONDS: Mapping[str, tuple[float, float]] = {
     "resolve_seconds": (0.1, _DAY),
     "keepalive_seconds": (0.0, _DAY),
     "max_age_seconds": (0.0, _DAY),
+    "slow_start_seconds": (0.0, _DAY),
 }
+_OF_HEALTH_CHECKS: Mapping[str, tuple[float, float]] = {
+    "interval_seconds": (0.1, _DAY),
+    "timeout_seconds": (0.1, _DAY),
+}
+_MAX_THRESHOLD = 100
+_PATH = re.compile(r"/[!-~]{0,2000}")
+_LEAST_STATUS, _MOST_STATUS = 200, 599
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How the servers of an upstream are checked: `GET` *path* every *interval_seconds*.
+
+    A check fails unless one of *statuses* comes within *timeout_seconds*; without them, any from 200 to 299. A server
+    is out after *unhealthy* failures in a row, and back after as many successes as *healthy*. The first result counts
+    at once. Raises ConfigurationError.
+    """
+
+    path: str
+    interval_seconds: float = 5.0
+    timeout_seconds: float = 2.0
+    unhealthy: int = 3
+    healthy: int = 2
+    statuses: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if not _PATH.fullmatch(str(self.path)):
+            raise ConfigurationError(f"path {self.path!r} does not start with / or has characters to escape")
+        for name, (least, most) in _OF_HEALTH_CHECKS.items():
+            _check_number(name, getattr(self, name), least, most)
+        for name in ("unhealthy", "healthy"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= _MAX_THRESHOLD:
+                raise ConfigurationError(f"{name} is a number of checks from 1 to {_MAX_THRESHOLD}, not {value!r}")
+        object.__setattr__(self, "statuses", _check_statuses("statuses", self.statuses, _LEAST_STATUS))
+
+    def expects(self, status: int) -> bool:
+        """Return whether a server that responds with *status* is healthy."""
+        return status in self.statuses if self.statuses else _OK <= status < _OK + 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +67,11 @@ class UpstreamOptions:
     Names are resolved again every *resolve_seconds*. A connection may be idle for *keepalive_seconds* between two
     requests, 0 for one request a connection; it gets no more requests *max_age_seconds* after it was opened, unless
     that is 0. *balance* is how a server is chosen: the one with the fewest requests in flight, the next one, or by
-    *hash_by*: `key`, `owner`, `address`, or the name of a cookie. Raises ConfigurationError.
+    *hash_by*: `key`, `owner`, `address`, or the name of a cookie.
+
+    *health* is how servers are checked, None for not at all. A server is ejected when its share of responses with a 5xx
+    status reaches *eject_5xx_rate*, unless that is 0. One that is back gets its whole share of requests only after
+    *slow_start_seconds*. Raises ConfigurationError.
     """
 
     resolve_seconds: float = 30.0
@@ -36,6 +81,9 @@ class UpstreamOptions:
     max_age_seconds: float = 300.0
     balance: Balance = "least"
     hash_by: str = "address"
+    health: HealthCheck | None = None
+    eject_5xx_rate: float = 0.0
+    slow_start_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
@@ -44,8 +92,22 @@ class UpstreamOptions:
             raise ConfigurationError(f"hash_by {self.hash_by!r} is not key, owner, address or the name of a cookie")
         for name, (least, most) in _SECONDS.items():
             _check_number(name, getattr(self, name), least, most)
+        _check_share("eject_5xx_rate", self.eject_5xx_rate)
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:
     if type(value) not in {int, float} or not least <= value <= most:  # type: ignore[operator]  # a number
         raise ConfigurationError(f"{name} is a number of seconds from {least:g} to {most:g}, not {value!r}")
+
+
+def _check_share(name: str, value: object) -> None:
+    if type(value) not in {int, float} or not 0 <= value <= 1:  # type: ignore[operator]  # a number
+        raise ConfigurationError(f"{name} is a share from 0 to 1, such as 0.5, not {value!r}")
+
+
+def _check_statuses(name: str, value: object, least: int) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        type(status) is int and least <= status <= _MOST_STATUS for status in value
+    ):
+        raise ConfigurationError(f"{name} is a list of statuses from {least} to {_MOST_STATUS}, not {value!r}")
+    return tuple(value)
