@@ -133,6 +133,12 @@ CASES = [
     ),
     Case("MachPayDatabasePoolSaturated", {f'machpay_database_pool_waiting{{{HOST}, pool="server"}}': gauge(0, 20)}, 60),
     Case("MachPayAccessLogLosesLines", {f"machpay_access_log_lost_total{{{HOST}}}": counter(0, 5)}, 90),
+    Case(
+        "MachPayCertificateExpires",
+        {f'machpay_certificate_expiry_timestamp_seconds{{{HOST}, file="a.pem"}}': gauge(1e9, 1e5)},
+        330,
+    ),
+    Case("MachPayCertificatesStale", {f"machpay_certificates_stale{{{HOST}}}": gauge(0, 1)}, 150),
     Case("MachPayCountsUnreadable", {f"machpay_worker_snapshots_unreadable{{{HOST}}}": gauge(0, 1)}, 330),
 ]
 

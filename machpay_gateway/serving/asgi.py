@@ -2,10 +2,12 @@
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +18,19 @@ _IDLE_POLL_SECONDS = 0.05
 _DRAIN_SECONDS = 5.0
 _ABORT_GRACE_SECONDS = 1  # after draining, for requests that ignore the disconnect of their client
 _KEEPALIVE_SECONDS = 5.0
+
+
+class _UvicornConfig(uvicorn.Config):
+    """A configuration with a context for TLS of our own, instead of files."""
+
+    def __init__(self, app: ASGIApp, *, context: ssl.SSLContext | None, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        super().__init__(app, **options)
+        self._context = context
+
+    def load(self) -> None:
+        """Load the configuration."""
+        super().load()
+        self.ssl = self._context
 
 
 class _UvicornServer(uvicorn.Server):
@@ -61,20 +76,19 @@ class AsgiServer:
         self,
         app: ASGIApp,
         *listeners: socket.socket,
-        certificate: str | None = None,
-        key: str | None = None,
+        context: ssl.SSLContext | None = None,
         keepalive_seconds: float = _KEEPALIVE_SECONDS,
         drain_seconds: float = _DRAIN_SECONDS,
         idle_grace_seconds: float = 0.0,
     ) -> None:
-        """Create the server, with TLS if *certificate* and *key* are given.
+        """Create the server, with TLS if a *context* is given.
 
         An idle connection is closed after *keepalive_seconds*. During a shutdown, requests in flight have
         *drain_seconds* to finish. Idle connections stay open for the first *idle_grace_seconds* of these, for one more
         request.
         """
         self._app = app
-        config = uvicorn.Config(
+        config = _UvicornConfig(
             self._serve,
             interface="asgi3",
             lifespan="off",
@@ -84,8 +98,7 @@ class AsgiServer:
             proxy_headers=False,  # the gateway determines the client's address
             timeout_keep_alive=ceil(keepalive_seconds),
             timeout_graceful_shutdown=ceil(drain_seconds) + _ABORT_GRACE_SECONDS,
-            ssl_certfile=certificate,
-            ssl_keyfile=key,
+            context=context,
         )
         self._server = _UvicornServer(config, drain_seconds=drain_seconds, idle_grace_seconds=idle_grace_seconds)
         self._is_draining = False

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.proxy import Proxy
+from machpay_gateway.serving.tls import CallerTls
 from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.telemetry.access_log import AccessLog
 from machpay_gateway.telemetry.metrics import Counts, Series, batch_size_histogram
 
 
-def collect_counts(gateway: Gateway, vitals: Vitals, proxy: Proxy | None, log: AccessLog | None) -> Counts:
-    """Return the current counts of this worker; a *proxy* and a *log* add their own."""
+def collect_counts(
+    gateway: Gateway, vitals: Vitals, proxy: Proxy | None, log: AccessLog | None, tls: CallerTls | None = None
+) -> Counts:
+    """Return the current counts of this worker; a *proxy*, a *log* and *tls* add their own."""
     gateway.recorder.gather()
     counts = dict(gateway.recorder.requests.counts)
     counts.update(_of_decisions(gateway))
@@ -23,6 +26,10 @@ def collect_counts(gateway: Gateway, vitals: Vitals, proxy: Proxy | None, log: A
             counts.update(_of_upstream(name, pool))
     if log is not None:
         counts["machpay_access_log_lost_total", ()] = [log.lost]
+    if tls is not None:
+        counts["machpay_certificates_stale", ()] = [float(bool(tls.mistake))]
+        for file, expires_at in tls.expiries().items():
+            counts["machpay_certificate_expiry_timestamp_seconds", (file,)] = [expires_at]
     return counts
 
 

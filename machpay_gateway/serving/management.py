@@ -1,6 +1,7 @@
 """The management endpoints, on an address that callers cannot reach: `/healthz`, `/readyz` and `/metrics`."""
 
 from collections.abc import Callable, Mapping
+from time import time
 
 import orjson
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.serving.metrics import Metrics
 from machpay_gateway.serving.readiness import NOT_READY, checks_of, status_of
+from machpay_gateway.serving.tls import CallerTls
 
 _READY, _UNAVAILABLE = 200, 503
 
@@ -22,10 +24,11 @@ def management_app(
     metrics: Metrics,
     is_draining: Callable[[], bool],
     pools: Callable[[], Mapping[str, ServerPool] | None] = lambda: None,
+    tls: CallerTls | None = None,
 ) -> ASGIApp:
     """Return the application with a worker's health checks, and the metrics of all workers.
 
-    *pools* returns those of the worker's proxy, None without one.
+    *pools* returns those of the worker's proxy, None without one. *tls* has the certificates for callers.
     """
 
     async def alive(_: Request) -> Response:
@@ -35,6 +38,8 @@ def management_app(
     async def ready(_: Request) -> Response:
         """Return whether this worker can serve requests, and if not, why."""
         checks = await checks_of(gateway, is_draining=is_draining(), pools=pools())
+        if tls is not None:
+            checks = {**checks, "certificates": tls.describe(time())}
         status = status_of(checks)
         return _to_response({"status": status, "checks": checks}, is_ready=status != NOT_READY)
 

@@ -4,7 +4,6 @@ It must stay light: the supervisor serves no request, and imports no code that d
 """
 
 import signal
-import ssl
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.settings import Settings
@@ -30,17 +29,7 @@ def check_servable(settings: Settings) -> None:
         raise ConfigurationError(
             f"server.workers: {server.workers} workers cannot share limits without Redis; set redis, or workers = 1"
         )
-    tls_context(server.tls_certificate, server.tls_key)
+    if server.certificate_files:
+        from machpay_gateway.serving.tls import load_certificates  # noqa: PLC0415 - only where there is TLS
 
-
-def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    """Return the context for callers' connections, None without a certificate. Raises ConfigurationError."""
-    if certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as exc:
-        raise ConfigurationError(f"server.tls_certificate: {certificate!r} with {key!r} cannot be used: {exc}") from exc
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+        load_certificates(server)

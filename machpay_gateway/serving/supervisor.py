@@ -315,8 +315,11 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _serving(self) -> ServingProcess:
-        scheme = "https" if self.settings.server.tls_certificate else "http"
-        urls = [bound.name if bound.is_unix else f"{scheme}://{bound.name}" for bound in self._listening.sockets]
+        has_tls = [self.settings.server.has_tls(listener) for listener in self._listening.listeners]
+        urls = [
+            bound.name if bound.is_unix else f"{'https' if has_tls[bound.listener] else 'http'}://{bound.name}"
+            for bound in self._listening.sockets
+        ]
         management = None if self._management is None else f"http://{socket_name(self._management)}"
         return ServingProcess(urls[0], management, len(self._workers), urls)
 

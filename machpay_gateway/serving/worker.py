@@ -11,7 +11,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -41,8 +40,8 @@ from machpay_gateway.serving.servable import (
     RELEASED,
     REPLACED,
     check_servable,
-    tls_context,
 )
+from machpay_gateway.serving.tls import CallerTls
 from machpay_gateway.serving.upstream_health import UpstreamHealth
 from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.settings import Options, load_settings
@@ -86,8 +85,12 @@ class Worker:
         self._shared_folder = counts
         self.vitals = Vitals(self.gateway)
         self.metrics = Metrics(
-            counts, lambda: collect_counts(self.gateway, self.vitals, self._proxy, self._log), wanted=server.workers
+            counts,
+            lambda: collect_counts(self.gateway, self.vitals, self._proxy, self._log, self._tls),
+            wanted=server.workers,
         )
+        self._tls = CallerTls(server) if server.certificate_files else None
+        self._context = None if self._tls is None else self._tls.listener_context()
         self.is_draining = False
         self._proxy: Proxy | None = None
         self._log: AccessLog | None = None
@@ -116,12 +119,14 @@ class Worker:
             await self.gateway.lifecycle.open()
             _report(report, PREPARED)
             await self.gateway.lifecycle.serve()
+            if self._tls is not None:
+                self._tls.start()
             if self._management is not None:
                 self.metrics.start()
                 self.vitals.start()
                 stack.push_async_callback(self.vitals.close)
                 self._operators = AsgiServer(
-                    management_app(self.gateway, self.metrics, lambda: self.is_draining, self._pools),
+                    management_app(self.gateway, self.metrics, lambda: self.is_draining, self._pools, self._tls),
                     self._management,
                 )
                 await self._start_server(stack, self._operators)
@@ -140,18 +145,23 @@ class Worker:
 
     async def _serve_control_plane_only(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
-        server = AsgiServer(
-            control_plane(self.gateway),
-            *(listening for listening, _ in self._listeners),
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-            keepalive_seconds=settings.keepalive_seconds,
-            drain_seconds=settings.drain_seconds,
-            idle_grace_seconds=idle_grace_seconds(settings.drain_seconds),
-        )
-        await self._start_server(stack, server)
+        app, servers = control_plane(self.gateway), []
+        for has_tls in (False, True):
+            listeners = [listening for listening, number in self._listeners if self._has_tls(number) is has_tls]
+            if listeners:
+                server = AsgiServer(
+                    app,
+                    *listeners,
+                    context=self._context if has_tls else None,
+                    keepalive_seconds=settings.keepalive_seconds,
+                    drain_seconds=settings.drain_seconds,
+                    idle_grace_seconds=idle_grace_seconds(settings.drain_seconds),
+                )
+                servers.append(server)
+                await self._start_server(stack, server)
         await self._until_stopped(report)
-        server.stop_accepting()
+        for server in servers:
+            server.stop_accepting()
         await self._release(report)
 
     async def _serve_proxy(self, stack: AsyncExitStack, report: int) -> None:
@@ -162,8 +172,7 @@ class Worker:
             stack.push_async_callback(log.close)
         most = settings.max_connections or _connections_by_files()
         self._proxy = proxy = Proxy(self.gateway, control_plane=control, access_log=log, max_connections=most)
-        context = tls_context(settings.tls_certificate, settings.tls_key)
-        servers = [await self._serve_on(proxy, listening, context) for listening, _ in self._listeners]
+        servers = [await self._serve_on(proxy, listening, number) for listening, number in self._listeners]
         health = UpstreamHealth(proxy.router.pools, self._shared_folder)
         health.start()
         await self._until_stopped(report)
@@ -173,10 +182,15 @@ class Worker:
         await self._release(report)
         await proxy.close(settings.drain_seconds)
 
-    async def _serve_on(self, proxy: Proxy, listening: socket.socket, context: ssl.SSLContext | None) -> asyncio.Server:
+    def _has_tls(self, number: int) -> bool:
+        server = self.gateway.settings.server
+        return server.has_tls(server.listeners[number])
+
+    async def _serve_on(self, proxy: Proxy, listening: socket.socket, number: int) -> asyncio.Server:
         if listening.family == socket.AF_UNIX:  # which does not leave the host
             return await proxy.loop.create_unix_server(proxy.connect_unix, sock=listening, backlog=BACKLOG)
         detect_dead_peers(listening)  # of each connection that it accepts
+        context = self._context if self._has_tls(number) else None
         return await proxy.loop.create_server(
             proxy.connect,
             sock=listening,

@@ -59,12 +59,14 @@ class Listener:
 
     *address* is `host:port`, `[address]:port`, `:port` for all addresses of both families, as is `[::]:port`, or
     `unix:/path`. *mode* are the permissions of a Unix socket, in octal, and *owner* its `user`, `user:group` or
-    `:group`. Raises ConfigurationError.
+    `:group`. *tls* is whether callers use TLS; without it, they do where there is a certificate and no Unix socket.
+    Raises ConfigurationError.
     """
 
     address: str
     mode: str | None = None
     owner: str | None = None
+    tls: bool | None = None
     places: tuple[ListenAddress | UnixAddress, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ class Listener:
             _check_mode(self.mode)
         if self.owner is not None:
             _check_owner(self.owner)
+        _check_tls(self.tls, is_unix=self.is_unix)
 
     @property
     def is_unix(self) -> bool:
@@ -183,6 +186,13 @@ def _address_text(address: object) -> str:
 def _check_mode(mode: object) -> None:
     if not isinstance(mode, str) or not _MODE.fullmatch(mode):
         raise ConfigurationError(f'mode {mode!r} is not an octal number in quotes, such as "{_DEFAULT_MODE}"')
+
+
+def _check_tls(tls: object, *, is_unix: bool) -> None:
+    if tls is not None and type(tls) is not bool:
+        raise ConfigurationError(f"tls is true or false, not {tls!r}")
+    if tls and is_unix:
+        raise ConfigurationError("tls is for addresses, not for Unix sockets, which do not leave the host")
 
 
 def _check_owner(owner: object) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.proxy_settings import HEAD_BYTES
+from machpay_gateway.settings.certificates import CertificateFiles, parse_certificates
 from machpay_gateway.settings.listeners import ListenAddress, Listener, parse_listen, parse_listeners
 
 ControlPlane = Literal["on", "off", "only"]
@@ -27,8 +28,9 @@ class ServerSettings:
 
     *listen* is the address for callers, or a list of them, each as text or as a table of a `Listener`. *management* is
     the address for operators, or empty for none. *control_plane* is whether the control plane is served beside the
-    proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM files. *access_log* is `stdout`, `off` or a
-    file. *log_format* is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
+    proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM files; *certificates* are tables with more of
+    them, of which each caller gets the one for the name that it asks for. *access_log* is `stdout`, `off` or a file.
+    *log_format* is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
     with 0 as many as its file descriptors allow. The head of a request has at most *max_head_bytes* and
@@ -41,6 +43,7 @@ class ServerSettings:
     control_plane: ControlPlane = "on"
     tls_certificate: str | None = None
     tls_key: str | None = None
+    certificates: str | Sequence[object] = ()
     access_log: str = "stdout"
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
@@ -51,6 +54,7 @@ class ServerSettings:
     max_head_bytes: int = 32 * 1024
     max_header_lines: int = 100
     listeners: tuple[Listener, ...] = field(init=False, repr=False)
+    certificate_files: tuple[CertificateFiles, ...] = field(init=False, repr=False)
     management_address: ListenAddress | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,8 +76,14 @@ class ServerSettings:
                 raise ConfigurationError(f"{name} {choice!r} is not one of {', '.join(get_args(choices))}")
         if not self.access_log:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
-        if (self.tls_certificate is None) is not (self.tls_key is None):
-            raise ConfigurationError("tls_certificate and tls_key come together: set both, or neither")
+        files = parse_certificates(self.tls_certificate, self.tls_key, self.certificates)
+        object.__setattr__(self, "certificate_files", files)
+        if not files and any(listener.tls for listener in self.listeners):
+            raise ConfigurationError("tls_certificate is not set, and a listener has tls = true: set both, or neither")
+
+    def has_tls(self, listener: Listener) -> bool:
+        """Return whether callers of *listener* use TLS."""
+        return bool(self.certificate_files) and not listener.is_unix and listener.tls is not False
 
 
 def _check_management(address: ListenAddress | None, listeners: Sequence[Listener]) -> None:

@@ -175,6 +175,18 @@ METRICS: Mapping[str, Metric] = {
         ),
         Metric("machpay_access_log_lost_total", MetricKind.COUNTER, "Lines that are not in the access log."),
         Metric(
+            "machpay_certificate_expiry_timestamp_seconds",
+            MetricKind.GAUGE,
+            "When a certificate for callers expires, in seconds since the epoch, by its file.",
+            ("file",),
+            merge=min,
+        ),
+        Metric(
+            "machpay_certificates_stale",
+            MetricKind.GAUGE,
+            "Workers that serve earlier certificates, because the new files cannot be used.",
+        ),
+        Metric(
             "machpay_clock_skew_seconds",
             MetricKind.GAUGE,
             "How far the clock of the worker that is furthest off is ahead of that of redis or the database.",

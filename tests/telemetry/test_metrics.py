@@ -56,6 +56,7 @@ def test_counts_are_the_sums_of_all_and_gauges_of_those_that_live(workers: Seque
 def test_a_gauge_of_which_the_sum_says_nothing_is_that_of_the_worst_worker() -> None:
     assert {name: it.merge for name, it in METRICS.items() if it.merge is not add} == {
         "machpay_clock_skew_seconds": furthest,
+        "machpay_certificate_expiry_timestamp_seconds": min,
         "machpay_policy_age_seconds": max,
         "machpay_event_loop_lag_seconds": max,
         "machpay_upstream_server_up": min,
@@ -143,5 +144,6 @@ def test_every_label_is_bounded() -> None:
         "version",
         "against",
         "digest",
+        "file",
         "pool",
     }
