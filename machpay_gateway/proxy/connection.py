@@ -15,6 +15,7 @@ from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import HEAD_END, incomplete_head_fault
 from machpay_gateway.proxy.heads import Fault
 from machpay_gateway.proxy.responses import refusal
+from machpay_gateway.proxy.websocket_frames import GOING_AWAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ class ClientConnection(ClientStream):
         self._is_parsing = False
         self._unwritten = NEVER  # bytes that the client had not taken at the last timeout
         self.forwarder: Forwarder | None = None
-        self.idle_close_at = 0.0  # during a shutdown, the earliest time to close an idle connection
+        self.idle_close_at = 0.0  # during a shutdown, the earliest time to close an idle connection or a WebSocket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Identify the peer, and wait for a request."""
@@ -165,6 +166,10 @@ class ClientConnection(ClientStream):
     def stop(self) -> None:
         """Cancel the current request and close."""
         forwarder, self.forwarder = self.forwarder, None
+        if forwarder is not None and forwarder.tunnel is not None:
+            forwarder.tunnel.cut(GOING_AWAY)
+            self.transport.close()
+            return
         if forwarder is not None:
             forwarder.cancel()
         self.abort(by_reset=True)

@@ -43,6 +43,7 @@ from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 from machpay_gateway.proxy.upstream_request import control_plane_head, forwarded_info, upstream_head, verbatim_head
 from machpay_gateway.proxy.upstream_server import CONNECT, LOST, MALFORMED, TIMEOUT, UpstreamServer
+from machpay_gateway.proxy.websocket_frames import GOING_AWAY, POLICY_VIOLATION
 from machpay_gateway.telemetry.own_requests import OwnRequest
 from machpay_gateway.telemetry.steps import IncomingTrace, Steps
 from machpay_gateway.web.cors import Cors, cors_fields, preflight_headers, with_cors
@@ -547,7 +548,9 @@ class Forwarder(UpstreamHandler):
         self._is_recorded = True  # now, since a tunnel may last for days
         self.record(ALLOWED, self.status)
         self._is_responding = True
-        self.tunnel = upstream.handler = tunnel = Tunnel(client, upstream, self._tunnel_ended)
+        self.tunnel = upstream.handler = tunnel = Tunnel(
+            client, upstream, self._tunnel_ended, is_websocket=requested.lower() == b"websocket"
+        )
         if client.is_full:
             self.client_is_full()
         if client.buffer:
@@ -591,8 +594,7 @@ class Forwarder(UpstreamHandler):
         if remaining > 0 and now < self._total_deadline:
             self._extend(remaining)
         else:
-            self._drop_upstream()
-            self._abort()
+            tunnel.cut(GOING_AWAY)
 
     def _makes_progress(self) -> bool:
         """Return whether either side has read from a write buffer since the last timeout, however slowly."""
@@ -616,8 +618,11 @@ class Forwarder(UpstreamHandler):
             return
         if not await self._context.gate.is_still_allowed(self.facts, self.route) and not self.is_over:
             self._context.throttle.log(logging.INFO, ENDED, self.facts.request_id.decode())
-            self._drop_upstream()
-            self._abort()
+            if self.tunnel is not None:
+                self.tunnel.cut(POLICY_VIOLATION)
+            else:
+                self._drop_upstream()
+                self._abort()
 
     # The end.
 

@@ -9,6 +9,7 @@ from machpay_gateway.proxy.connection import ClientConnection
 from machpay_gateway.proxy.context import ProxyContext, RequestLog
 from machpay_gateway.proxy.eviction import ConnectionTable
 from machpay_gateway.proxy.routing import ControlPlane
+from machpay_gateway.proxy.websocket_frames import GOING_AWAY
 from machpay_gateway.web.streams import CHECK_SECONDS
 
 _TICK_SECONDS = 1.0
@@ -61,8 +62,12 @@ class Proxy:
         """Return the protocol of a new connection to a Unix socket."""
         return ClientConnection(self.context, self._opened, self._closed, UNIX_PEER)
 
-    async def close(self, drain_seconds: float) -> None:
-        """Let requests in progress end within *drain_seconds*, then close everything."""
+    async def close(self, drain_seconds: float, *, close_code: int = GOING_AWAY) -> None:
+        """Let requests in progress end within *drain_seconds*, then close everything.
+
+        WebSockets get a Close frame with *close_code*, spread over that time: all clients at once would connect again
+        at once.
+        """
         self._is_draining = True
         now = monotonic()
         ends_at = now + drain_seconds
@@ -70,8 +75,9 @@ class Proxy:
             connection.will_close = True
             # A request may be in transit on an idle connection, and closing now would lose it.
             connection.idle_close_at = now + idle_grace_seconds(drain_seconds)
+        self._spread_over(drain_seconds - idle_grace_seconds(drain_seconds), now)
         while self._connections and monotonic() < ends_at:
-            self._close_idle(monotonic())
+            self._close_idle(monotonic(), close_code)
             await asyncio.sleep(0.05)
         for connection in list(self._connections):
             connection.stop()
@@ -120,7 +126,17 @@ class Proxy:
         victim.evict()
         return True
 
-    def _close_idle(self, now: float) -> None:
+    def _spread_over(self, seconds: float, now: float) -> None:
+        """Set when to close each tunnel, the first at *now* and the last within *seconds*."""
+        tunnels = [it for it in self._connections if it.forwarder is not None and it.forwarder.tunnel is not None]
+        for number, connection in enumerate(tunnels):
+            connection.idle_close_at = now + seconds * number / len(tunnels)
+
+    def _close_idle(self, now: float, close_code: int) -> None:
         for connection in list(self._connections):
-            if connection.forwarder is None and now >= connection.idle_close_at:
+            if now < connection.idle_close_at:
+                continue
+            if connection.forwarder is None:
                 connection.close()
+            elif connection.forwarder.tunnel is not None:
+                connection.forwarder.tunnel.close(close_code)

@@ -1,4 +1,8 @@
-"""An upgraded connection: bytes in both directions, each with its own end (half-close)."""
+"""An upgraded connection: bytes in both directions, each with its own end (half-close).
+
+The gateway ends a WebSocket with a Close frame, as an endpoint would (RFC 6455 §7.1.1): a client that sees only the end
+of the connection cannot tell a restart from a broken network.
+"""
 
 from collections.abc import Callable
 from time import monotonic
@@ -6,6 +10,7 @@ from time import monotonic
 from machpay_gateway.proxy.closing import half_close
 from machpay_gateway.proxy.downstream import ClientStream
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
+from machpay_gateway.proxy.websocket_frames import FrameBoundaries, close_frame
 
 
 class Tunnel(UpstreamHandler):
@@ -14,10 +19,25 @@ class Tunnel(UpstreamHandler):
     *active_at* is when bytes last came from either, monotonic.
     """
 
-    __slots__ = ("_client", "_client_has_ended", "_on_end", "_upstream", "_upstream_has_ended", "active_at")
+    __slots__ = (
+        "_boundaries",
+        "_client",
+        "_client_has_ended",
+        "_close",
+        "_has_said_close",
+        "_on_end",
+        "_upstream",
+        "_upstream_has_ended",
+        "active_at",
+    )
 
-    def __init__(self, client: ClientStream, upstream: UpstreamConnection, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, client: ClientStream, upstream: UpstreamConnection, on_end: Callable[[], None], *, is_websocket: bool
+    ) -> None:
         """Join *client* and *upstream*; call *on_end* when either connection is lost."""
+        self._boundaries = FrameBoundaries() if is_websocket else None  # of the upstream's frames
+        self._close = b""  # our Close frame, which waits for the end of the upstream's current frame
+        self._has_said_close = False
         self._client = client
         self._upstream = upstream
         self._on_end = on_end
@@ -49,17 +69,53 @@ class Tunnel(UpstreamHandler):
         """End the backpressure."""
         self._upstream.transport.resume_reading()
 
+    def close(self, code: int) -> None:
+        """Send the client of a WebSocket a Close frame with this *code*, once the upstream's current frame has ended.
+
+        Its answer closes the connection to the upstream, which closes this one.
+        """
+        boundaries = self._boundaries
+        if boundaries is None or self._has_said_close or self._close or self._upstream_has_ended:
+            return
+        if boundaries.is_between_frames:
+            self._client.transport.write(close_frame(code))
+            self._has_said_close = True
+        else:
+            self._close = close_frame(code)
+
+    def cut(self, code: int) -> None:
+        """End both directions at once: a WebSocket with a Close frame, any other protocol with a reset."""
+        self.close(code)
+        self._upstream.abort()
+        if self._boundaries is None:
+            self._client.abort(by_reset=True)
+        else:
+            self._client.linger()
+        self._on_end()
+
     # The upstream's side.
 
     def upstream_received(self, data: bytes) -> None:
-        """Send bytes from the upstream to the client."""
+        """Send bytes from the upstream to the client, up to our own Close frame."""
         self.active_at = monotonic()
-        self._client.transport.write(data)
+        boundaries = self._boundaries
+        if boundaries is None:
+            self._client.transport.write(data)
+        elif self._close:
+            end = boundaries.end_of_frame(data)
+            if end < 0:
+                self._client.transport.write(data)
+            else:
+                self._client.transport.write(data[:end] + self._close)
+                self._close, self._has_said_close = b"", True
+        elif not self._has_said_close:
+            boundaries.skip(data)
+            self._client.transport.write(data)
 
     def upstream_ended(self) -> bool:
         """End the upstream's direction; return whether the other one stays open."""
         self._upstream_has_ended = True
-        return not self._client_has_ended and half_close(self._client.transport)
+        return not self._client_has_ended and not self._has_said_close and half_close(self._client.transport)
 
     def upstream_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - either way nothing more comes
         """Close the client's connection gracefully, within the time that it has to take the last bytes."""

@@ -26,6 +26,7 @@ from machpay_gateway.proxy.dead_peers import detect_dead_peers
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.proxy import Proxy, idle_grace_seconds
 from machpay_gateway.proxy.routing import ControlPlane
+from machpay_gateway.proxy.websocket_frames import GOING_AWAY, SERVICE_RESTART
 from machpay_gateway.server import BehindOurProxy, control_plane, own_branches, served_routes
 from machpay_gateway.serving.asgi import AsgiServer
 from machpay_gateway.serving.counter import collect_counts
@@ -180,7 +181,8 @@ class Worker:
             server.close()
         await health.close()
         await self._release(report)
-        await proxy.close(settings.drain_seconds)
+        code = SERVICE_RESTART if self._is_replaced else GOING_AWAY
+        await proxy.close(settings.drain_seconds, close_code=code)
 
     def _has_tls(self, number: int) -> bool:
         server = self.gateway.settings.server
