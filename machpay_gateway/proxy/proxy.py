@@ -58,6 +58,10 @@ class Proxy:
         """Return the protocol of a new connection."""
         return ClientConnection(self.context, self._opened, self._closed)
 
+    def connect_for(self, peer: str) -> ClientConnection:
+        """Return the protocol of a new connection, whose client has the address *peer*; it has none if that is ""."""
+        return ClientConnection(self.context, self._opened, self._closed, peer)
+
     def connect_unix(self) -> ClientConnection:
         """Return the protocol of a new connection to a Unix socket."""
         return ClientConnection(self.context, self._opened, self._closed, UNIX_PEER)

@@ -33,6 +33,7 @@ from machpay_gateway.serving.counter import collect_counts
 from machpay_gateway.serving.listening import parse_sockets
 from machpay_gateway.serving.management import management_app
 from machpay_gateway.serving.metrics import Metrics
+from machpay_gateway.serving.passed_connections import ProxyProtocolServer
 from machpay_gateway.serving.servable import (
     ALIVE,
     BACKLOG,
@@ -188,17 +189,30 @@ class Worker:
         server = self.gateway.settings.server
         return server.has_tls(server.listeners[number])
 
-    async def _serve_on(self, proxy: Proxy, listening: socket.socket, number: int) -> asyncio.Server:
+    async def _serve_on(
+        self, proxy: Proxy, listening: socket.socket, number: int
+    ) -> asyncio.Server | ProxyProtocolServer:
+        settings = self.gateway.settings.server
+        context = self._context if self._has_tls(number) else None
+        detect_dead_peers(listening)  # of each connection that it accepts
+        if settings.has_proxy_protocol(settings.listeners[number]):
+            server = ProxyProtocolServer(
+                listening,
+                proxy.connect_for,
+                proxy.context.is_trusted_proxy,
+                context=context,
+                header_seconds=settings.head_seconds,
+            )
+            server.start()
+            return server
         if listening.family == socket.AF_UNIX:  # which does not leave the host
             return await proxy.loop.create_unix_server(proxy.connect_unix, sock=listening, backlog=BACKLOG)
-        detect_dead_peers(listening)  # of each connection that it accepts
-        context = self._context if self._has_tls(number) else None
         return await proxy.loop.create_server(
             proxy.connect,
             sock=listening,
             ssl=context,
             # The proxy counts and times a connection only once its handshake is complete.
-            ssl_handshake_timeout=None if context is None else self.gateway.settings.server.head_seconds,
+            ssl_handshake_timeout=None if context is None else settings.head_seconds,
             backlog=BACKLOG,
         )
 

@@ -60,13 +60,15 @@ class Listener:
     *address* is `host:port`, `[address]:port`, `:port` for all addresses of both families, as is `[::]:port`, or
     `unix:/path`. *mode* are the permissions of a Unix socket, in octal, and *owner* its `user`, `user:group` or
     `:group`. *tls* is whether callers use TLS; without it, they do where there is a certificate and no Unix socket.
-    Raises ConfigurationError.
+    *proxy_protocol* is whether its peers are proxies that begin each connection with a header of the PROXY protocol;
+    without it, it is as `server.proxy_protocol` says. Raises ConfigurationError.
     """
 
     address: str
     mode: str | None = None
     owner: str | None = None
     tls: bool | None = None
+    proxy_protocol: bool | None = None
     places: tuple[ListenAddress | UnixAddress, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class Listener:
             _check_mode(self.mode)
         if self.owner is not None:
             _check_owner(self.owner)
-        _check_tls(self.tls, is_unix=self.is_unix)
+        _check_flags(self)
 
     @property
     def is_unix(self) -> bool:
@@ -188,10 +190,11 @@ def _check_mode(mode: object) -> None:
         raise ConfigurationError(f'mode {mode!r} is not an octal number in quotes, such as "{_DEFAULT_MODE}"')
 
 
-def _check_tls(tls: object, *, is_unix: bool) -> None:
-    if tls is not None and type(tls) is not bool:
-        raise ConfigurationError(f"tls is true or false, not {tls!r}")
-    if tls and is_unix:
+def _check_flags(listener: Listener) -> None:
+    for name in ("tls", "proxy_protocol"):
+        if (flag := getattr(listener, name)) is not None and type(flag) is not bool:
+            raise ConfigurationError(f"{name} is true or false, not {flag!r}")
+    if listener.tls and listener.is_unix:
         raise ConfigurationError("tls is for addresses, not for Unix sockets, which do not leave the host")
 
 

@@ -29,7 +29,8 @@ class ServerSettings:
     *listen* is the address for callers, or a list of them, each as text or as a table of a `Listener`. *management* is
     the address for operators, or empty for none. *control_plane* is whether the control plane is served beside the
     proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM files; *certificates* are tables with more of
-    them, of which each caller gets the one for the name that it asks for. *access_log* is `stdout`, `off` or a file.
+    them, of which each caller gets the one for the name that it asks for. *proxy_protocol* is whether each connection
+    begins with a header of the PROXY protocol. *access_log* is `stdout`, `off` or a file.
     *log_format* is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
@@ -44,6 +45,7 @@ class ServerSettings:
     tls_certificate: str | None = None
     tls_key: str | None = None
     certificates: str | Sequence[object] = ()
+    proxy_protocol: bool = False
     access_log: str = "stdout"
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
@@ -74,12 +76,18 @@ class ServerSettings:
         for name, choices in (("control_plane", ControlPlane), ("log_format", LogFormat), ("log_level", LogLevel)):
             if (choice := getattr(self, name)) not in get_args(choices):
                 raise ConfigurationError(f"{name} {choice!r} is not one of {', '.join(get_args(choices))}")
+        if type(self.proxy_protocol) is not bool:
+            raise ConfigurationError(f"proxy_protocol is true or false, not {self.proxy_protocol!r}")
         if not self.access_log:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
         files = parse_certificates(self.tls_certificate, self.tls_key, self.certificates)
         object.__setattr__(self, "certificate_files", files)
         if not files and any(listener.tls for listener in self.listeners):
             raise ConfigurationError("tls_certificate is not set, and a listener has tls = true: set both, or neither")
+
+    def has_proxy_protocol(self, listener: Listener) -> bool:
+        """Return whether connections to *listener* begin with a header of the PROXY protocol."""
+        return self.proxy_protocol if listener.proxy_protocol is None else listener.proxy_protocol
 
     def has_tls(self, listener: Listener) -> bool:
         """Return whether callers of *listener* use TLS."""

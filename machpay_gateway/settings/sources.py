@@ -109,6 +109,7 @@ def _load(sources: Iterable[_Source], mistakes: list[SettingMistake], file: Path
         _misspelled_scopes(routes, settings),
         _wrong_issuers(issuers, settings),
         _wrong_credentials(settings),
+        _wrong_listeners(settings),
     )
     for path, text in chain.from_iterable(wrong):
         mistakes.append(merged.describe(path, text))
@@ -144,6 +145,17 @@ def _wrong_credentials(settings: Settings) -> Iterator[tuple[SettingPath, str]]:
             yield ("credentials", "headers"), f"{name!r} is client_ip_header, and cannot hold a credential too"
         if name.lower().startswith(settings.brand.header_prefix.lower()):
             yield ("credentials", "headers"), f"{name!r} would be an identity header: see brand.header_prefix"
+
+
+def _wrong_listeners(settings: Settings) -> Iterator[tuple[SettingPath, str]]:
+    server = settings.server
+    if not any(server.has_proxy_protocol(listener) for listener in server.listeners):
+        return
+    place = ("server", "proxy_protocol" if server.proxy_protocol else "listen")
+    if settings.trusted_proxies is None:
+        yield place, "proxy_protocol needs trusted_proxies: whoever sends its header chooses the client's address"
+    if server.control_plane == "only":
+        yield place, 'proxy_protocol is not for control_plane = "only": send X-Forwarded-For instead'
 
 
 def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:

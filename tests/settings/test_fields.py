@@ -224,6 +224,26 @@ def mistakes(directory: Path, text: str) -> list[str]:
             '[server]\nlisten = { address = "unix:/s", owner = "a:b:c" }',
             "2: server.listen: owner 'a:b:c' is not \"user\"",
         ),
+        ('[server]\nlisten = { address = ":1", tls = 1 }', "2: server.listen: tls is true or false, not 1"),
+        ('[server]\nlisten = { address = "unix:/s", tls = true }', "2: server.listen: tls is for addresses"),
+        ('[server]\nlisten = { address = ":1", tls = true }', "2: server.listen: tls_certificate is not set, and a"),
+        ("[server]\nproxy_protocol = 1", "2: server.proxy_protocol: proxy_protocol is true or false, not 1"),
+        ("[server]\nproxy_protocol = true", "2: server.proxy_protocol: proxy_protocol needs trusted_proxies"),
+        (
+            '[server]\nlisten = { address = ":1", proxy_protocol = true }',
+            "2: server.listen: proxy_protocol needs trusted_proxies",
+        ),
+        (
+            'trusted_proxies = ["127.0.0.1"]\n[server]\nproxy_protocol = true\ncontrol_plane = "only"',
+            '3: server.proxy_protocol: proxy_protocol is not for control_plane = "only"',
+        ),
+        ("[server]\ncertificates = 5", "2: server.certificates: certificates is a list of tables"),
+        ('[server]\ncertificates = ["a"]', "2: server.certificates: certificates[0] 'a' is not a table"),
+        (
+            '[server]\ncertificates = [{ certificate = "a" }]',
+            "2: server.certificates: certificates[0] needs a certific",
+        ),
+        ('[server]\ncertificates = [{ cert = "a" }]', "2: server.certificates: certificates[0]: 'cert' is not a"),
         ('[server]\nlisten = [":80", ":80"]', "2: server.listen: ':80' and ':80' are the same address"),
         (
             '[server]\nlisten = [":80", "127.0.0.1:80"]',
