@@ -31,6 +31,7 @@ from machpay_gateway.proxy.downstream import NEVER, ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.pool import ServerPool
+from machpay_gateway.proxy.request_buffer import CONTINUE, RequestBuffer, has_expectation, head_with_length
 from machpay_gateway.proxy.responses import (
     gateway_lines,
     interim_head,
@@ -61,6 +62,7 @@ _CLIENT_GONE = 499
 _TOO_LARGE = "the body exceeds the route's limit"
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200  # statuses below are interim responses
+_PIECES_IN_A_TURN = 4  # of a buffered body
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})  # RFC 9110 §9.2.1, without methods that are not served
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
@@ -77,6 +79,7 @@ class Forwarder(UpstreamHandler):
     __slots__ = (
         "_accepted_bytes",
         "_body_bytes",
+        "_buffer",
         "_client",
         "_context",
         "_head",
@@ -150,18 +153,21 @@ class Forwarder(UpstreamHandler):
         self._upstream: UpstreamConnection | None = None
         self.due = self.recheck_at = self._total_deadline = NEVER
         self.status = self.sent_bytes = self._body_bytes = 0  # bytes of the bodies: to the client, of the request
+        self._buffer: RequestBuffer | None = None  # of a body that is complete before it is forwarded
         self._accepted_bytes: int | None = None  # by both sides, at the last timeout
         self.is_over = self._is_recorded = self._is_forwarding = False
         self._is_head_sent = self._is_request_sent = self._is_responding = self._response_is_chunked = False
 
     @property
     def takes_body(self) -> bool:
-        """Whether the request's body can be forwarded now."""
-        return self._upstream is not None
+        """Whether the request's body can be taken now."""
+        return self._upstream is not None or self._buffer is not None
 
     @property
     def waiting_since(self) -> float:
         """When the last of the request's body arrived, if more of it is all that is missing; else NEVER."""
+        if self._buffer is not None and self._client.body is not None:
+            return self.due - self._options.idle_seconds if self.due < NEVER else 0.0
         if self._upstream is None or self._is_request_sent or self._is_responding or self._upstream.is_full:
             return NEVER
         return self.due - self._options.idle_seconds if self.due < NEVER else 0.0  # without a timeout
@@ -317,7 +323,52 @@ class Forwarder(UpstreamHandler):
             return
         if options.total_seconds:
             self._total_deadline = now + options.total_seconds
-        self._connect_and_send()
+        if options.buffer and self._client.body is not None:
+            self._begin_buffer()
+        else:
+            self._connect_and_send()
+
+    def _begin_buffer(self) -> None:
+        """Take the whole body before a server is chosen: a slow client then occupies none."""
+        self._buffer = RequestBuffer()
+        if not self._client.buffer and self.request.minor and has_expectation(self._head):
+            self._client.transport.write(interim_head(CONTINUE))  # no upstream can say it
+        self._extend(self._options.idle_seconds)
+        self.send_body()
+
+    def _fill_buffer(self, buffer: RequestBuffer, payload: bytes, *, is_last: bool) -> None:
+        """Add *payload* to the body in *buffer*, and send the request when that is complete."""
+        try:
+            buffer.add(payload)
+        except OSError as exc:
+            self._give_up(Reason.UNAVAILABLE, f"the body cannot be buffered ({exc})")
+            return
+        if is_last:
+            buffer.rewind()
+            self._head = head_with_length(self._head, buffer.length)
+            self._connect_and_send()
+        else:
+            self._extend(self._options.idle_seconds)
+            self._client.resume_reading()
+
+    def _send_buffer(self) -> None:
+        """Send more of the head and the buffered body, a few pieces in each turn of the loop."""
+        upstream, buffer = self._upstream, self._buffer
+        if upstream is None or buffer is None or self._is_request_sent or upstream.is_full:
+            return
+        data = b"" if self._is_head_sent else self._head
+        self._is_head_sent = True
+        for _ in range(_PIECES_IN_A_TURN):
+            piece = buffer.next_piece()
+            if data or piece:
+                upstream.transport.write(data + piece)
+            data = b""
+            if not piece:
+                self._is_request_sent = True
+                break
+        if not self._is_request_sent and not upstream.is_full:  # else `upstream_is_free` goes on
+            self._context.loop.call_soon(self._send_buffer)
+        self._extend_wait()
 
     def _connect_and_send(self, *, needs_new: bool = False) -> None:
         """Send the request to the best server, over an idle connection unless it *needs_new* or there is none."""
@@ -359,7 +410,9 @@ class Forwarder(UpstreamHandler):
     def _send_over(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         upstream.handler = self
-        if self._client.body is None:
+        if self._buffer is not None:
+            self._send_buffer()
+        elif self._client.body is None:
             self._is_head_sent = self._is_request_sent = True
             upstream.transport.write(self._head)
             self._extend(self._options.first_byte_seconds)
@@ -369,9 +422,9 @@ class Forwarder(UpstreamHandler):
 
     def send_body(self) -> None:
         """Forward what has arrived of the request's body."""
-        client, upstream = self._client, self._upstream
+        client, upstream, buffer = self._client, self._upstream, self._buffer
         body = client.body
-        if body is None or upstream is None:
+        if body is None or (upstream is None and buffer is None):
             return
         try:
             payload = client.take_body(body)
@@ -380,13 +433,20 @@ class Forwarder(UpstreamHandler):
             self._give_up(Reason.INVALID_MESSAGE, str(exc))
             return
         is_last = body.is_done
+        self._body_bytes += len(payload)
+        if self._options.max_body_bytes and self._body_bytes > self._options.max_body_bytes:
+            self._give_up(Reason.BODY_TOO_LARGE, _TOO_LARGE)
+            return
+        if buffer is not None:
+            self._fill_buffer(buffer, payload, is_last=is_last)
+        elif upstream is not None:
+            self._send_piece(upstream, body, payload, is_last=is_last)
+
+    def _send_piece(self, upstream: UpstreamConnection, body: Body, payload: bytes, *, is_last: bool) -> None:
+        """Forward *payload*, the next of *body*, as it comes."""
         # Together with the head: if the first piece is malformed, nothing is forwarded.
         data, has_length = b"" if self._is_head_sent else self._head, self.request.length is not None
         if payload:
-            self._body_bytes += len(payload)
-            if self._options.max_body_bytes and self._body_bytes > self._options.max_body_bytes:
-                self._give_up(Reason.BODY_TOO_LARGE, _TOO_LARGE)
-                return
             data += payload if has_length else chunk(payload)
         if is_last:
             if not has_length:
@@ -397,7 +457,7 @@ class Forwarder(UpstreamHandler):
             upstream.transport.write(data)
         self._extend_wait()
         if not is_last and not upstream.is_full:
-            client.resume_reading()
+            self._client.resume_reading()
 
     def client_is_full(self) -> None:
         """Apply backpressure to the upstream."""
@@ -456,8 +516,10 @@ class Forwarder(UpstreamHandler):
         self._client.pause_reading()
 
     def upstream_is_free(self) -> None:
-        """End the backpressure."""
+        """End the backpressure, or send more of a body that was buffered."""
         self._client.resume_reading()
+        if self._buffer is not None:
+            self._send_buffer()
 
     def _respond(self, upstream: UpstreamConnection, head: ResponseHead) -> None:
         """Forward the final response's head with what has arrived of its body: in one write if that is all."""
@@ -580,7 +642,10 @@ class Forwarder(UpstreamHandler):
         if monotonic() < self._total_deadline and self._makes_progress():
             self._extend_wait()
             return
-        waits_for_client = self._upstream is not None and not self._is_request_sent and not self._upstream.is_full
+        if self._upstream is None:
+            waits_for_client = self._buffer is not None and self._client.body is not None
+        else:
+            waits_for_client = not self._is_request_sent and not self._upstream.is_full
         if self._is_responding or waits_for_client:
             self._give_up(Reason.REQUEST_TIMEOUT, "the body did not arrive in time")
         else:
@@ -745,6 +810,8 @@ class Forwarder(UpstreamHandler):
         self.is_over = True
         if self.admission is not None:
             self.admission.lease.release()
+        if self._buffer is not None:
+            self._buffer.close()
         if not self._is_recorded:
             self.record(outcome, status)
 

@@ -29,7 +29,8 @@ METHODS = frozenset(
 )
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
-_OWN_OPTIONS = ("encoded_slash", "double_slash", "non_utf8_escapes")  # of the proxy's, that a route has itself
+# Options of the proxy that are fields of a route, too.
+_OWN_OPTIONS = ("encoded_slash", "double_slash", "non_utf8_escapes", "buffer")
 ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # parameters in `segments`
 
 
@@ -44,9 +45,9 @@ class Route:
     *scopes* is an expression (`"a b"` all, `"a | b"` any) or a list of names, all required. *cost* is in units of the
     window; 0 counts for concurrency only. *limit* applies beside those of tiers: a `RouteLimit`, or its table. A
     *public* route needs no credential. *environments* are those whose credentials are accepted. *proxy* overrides
-    settings of the reverse proxy for this route, by the names of `ProxySettings`; *encoded_slash*, *double_slash* and
-    *non_utf8_escapes* are three of these. *cors* replaces the `cors` of the
-    settings for this route: a `CorsSettings`, or its table. Raises ConfigurationError.
+    settings of the reverse proxy for this route, by the names of `ProxySettings`; *encoded_slash*, *double_slash*,
+    *non_utf8_escapes* and *buffer* are four of these. *cors* replaces the `cors` of the settings for this route: a
+    `CorsSettings`, or its table. Raises ConfigurationError.
     """
 
     match: str
@@ -59,6 +60,7 @@ class Route:
     encoded_slash: PathChoice | None = None
     double_slash: PathChoice | None = None
     non_utf8_escapes: PathChoice | None = None
+    buffer: bool | None = None
     cors: CorsSettings | Mapping[str, object] | None = None
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)

@@ -28,7 +28,8 @@ class ProxySettings:
     *pass_headers* are headers that upstreams trust and that are forwarded nevertheless. The head of an upstream's
     response has at most *max_response_head_bytes*.
     Paths with an *encoded_slash* (`%2F`), a *double_slash* or *non_utf8_escapes* (`%E9`) are refused or allowed: they
-    are forwarded as they came, and an encoded slash is matched as part of a segment. Raises ConfigurationError.
+    are forwarded as they came, and an encoded slash is matched as part of a segment. With *buffer*, a request's body
+    is complete before any of it is forwarded, and then has a length. Raises ConfigurationError.
     """
 
     connect_seconds: float = 5.0
@@ -43,6 +44,7 @@ class ProxySettings:
     encoded_slash: PathChoice = "refuse"
     double_slash: PathChoice = "refuse"
     non_utf8_escapes: PathChoice = "refuse"
+    buffer: bool = False
 
     def __post_init__(self) -> None:
         for name in ("connect_seconds", "first_byte_seconds", "idle_seconds", "tunnel_idle_seconds", "total_seconds"):
@@ -58,6 +60,10 @@ class ProxySettings:
             raise ConfigurationError(f"max_response_head_bytes is a number from {least} to {most}, not {value!r}")
         if type(self.forward_credentials) is not bool:  # "false" must not forward credentials
             raise ConfigurationError(f"forward_credentials is true or false, not {self.forward_credentials!r}")
+        if type(self.buffer) is not bool:
+            raise ConfigurationError(f"buffer is true or false, not {self.buffer!r}")
+        if self.buffer and not self.max_body_bytes:
+            raise ConfigurationError("buffer needs max_body_bytes: without a limit, one request could fill the disk")
         for name in _PATH_CHOICES:
             if (choice := getattr(self, name)) not in {"refuse", ALLOW}:
                 raise ConfigurationError(f'{name} is "refuse" or "allow", not {choice!r}')
