@@ -6,9 +6,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from machpay_gateway.proxy.websocket_frames import close_frame
 from tests.drills.test_proxy_load import connected, head
 from tests.serving.processes import Served, served
 from tests.serving.test_lifecycle import PATIENCE_SECONDS, ask, is_alive, status, until
@@ -52,6 +54,20 @@ def control_plane_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     settings = '[tiers.standard]\nrate = "1000000/minute"\nconcurrency = 1000\n[server]\ncontrol_plane = "only"'
     with served(tmp_path_factory.mktemp("asked"), management="127.0.0.1:0", settings=settings) as gateway:
         yield gateway
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGHUP, 1012), (signal.SIGTERM, 1001)])
+def test_an_open_websocket_gets_a_close_frame_when_its_worker_ends(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with served(tmp_path) as gateway, socket.create_connection(("127.0.0.1", gateway.port)) as caller:
+        caller.settimeout(PATIENCE_SECONDS)
+        caller.sendall(b"GET /public/echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        assert status(caller.recv(65536)) == 101
+        gateway.supervisor.send_signal(number)
+        assert caller.recv(65536) == close_frame(code)
+        caller.shutdown(socket.SHUT_WR)
+        assert caller.recv(65536) == b""  # the end of the connection, and no reset
 
 
 def hang_up(gateway: Served, *, message: str = "are reloaded") -> Callable[[], bool]:
