@@ -60,6 +60,7 @@ logger = logging.getLogger("machpay_gateway")
 _DECISION_SECONDS = 30.0  # for stores and issuers, each of which has a shorter timeout of its own
 _CLIENT_GONE = 499
 _TOO_LARGE = "the body exceeds the route's limit"
+_OVERLOAD_SECONDS = 1.0  # of Retry-After: requests end all the time
 _SWITCHING_PROTOCOLS = 101
 _FINAL = 200  # statuses below are interim responses
 _PIECES_IN_A_TURN = 4  # of a buffered body
@@ -321,6 +322,9 @@ class Forwarder(UpstreamHandler):
         if length is not None and 0 < options.max_body_bytes < length:
             self.refuse(Reason.BODY_TOO_LARGE, _TOO_LARGE)
             return
+        if pool.counts_requests and not pool.begin():
+            self._refuse_overload()
+            return
         if options.total_seconds:
             self._total_deadline = now + options.total_seconds
         if options.buffer and self._client.body is not None:
@@ -484,7 +488,8 @@ class Forwarder(UpstreamHandler):
                 self._upstream_failed(head)
                 return
             if head.status >= _FINAL:
-                self._respond(upstream, head)
+                if head.status not in self._pool.retry_statuses or not self._retry_elsewhere(head):
+                    self._respond(upstream, head)
                 return
             if head.status == _SWITCHING_PROTOCOLS:
                 self._switch_protocols(upstream, head)
@@ -520,6 +525,17 @@ class Forwarder(UpstreamHandler):
         self._client.resume_reading()
         if self._buffer is not None:
             self._send_buffer()
+
+    def _retry_elsewhere(self, head: ResponseHead) -> bool:
+        """Send the request to another server because of the response's *head*; return False if it must not be."""
+        request, server = self.request, self._server
+        if request.method not in _SAFE or request.has_body or not self._pool.take_retry((*self._tried, server)):
+            return False
+        server.record_response(head.status)
+        self._tried = (*self._tried, server)
+        self._drop_upstream()
+        self._connect_and_send()
+        return True
 
     def _respond(self, upstream: UpstreamConnection, head: ResponseHead) -> None:
         """Forward the final response's head with what has arrived of its body: in one write if that is all."""
@@ -695,6 +711,12 @@ class Forwarder(UpstreamHandler):
         """Respond that the request is refused for a *reason* of the proxy's own."""
         principal = self.principal if isinstance(self.principal, Principal) else None
         self._deny(Denied(reason, detail, self.route, principal))
+
+    def _refuse_overload(self) -> None:
+        principal = self.principal if isinstance(self.principal, Principal) else None
+        detail = "max_in_flight requests to the upstream are in progress"
+        denied = Denied(Reason.UPSTREAM_OVERLOADED, detail, self.route, principal, retry_after=_OVERLOAD_SECONDS)
+        self._deny(denied)
 
     def evict(self, detail: str) -> None:
         """Stop, and respond that there are too many connections."""

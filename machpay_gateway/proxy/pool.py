@@ -10,12 +10,15 @@ from machpay_gateway.proxy.affinity import rendezvous_score
 from machpay_gateway.proxy.upstream_server import DEFAULTS, UpstreamServer
 
 _LEAST, _HASH = "least", "hash"
+_MAX_RETRY_TOKENS = 10.0  # retries at once after many requests without
 
 
 class ServerPool:
     """The servers of one upstream, which are interchangeable.
 
     *hash_by* is by what a request's server is chosen, None if that does not matter. *health* is how they are checked.
+    Responses with one of *retry_statuses* may be retried; *retries* is how often that was done. *counts_requests* is
+    whether requests must `begin`.
     """
 
     def __init__(
@@ -29,10 +32,17 @@ class ServerPool:
         self.servers = tuple(servers)
         self.hash_by = options.hash_by if options.balance == _HASH and len(self.servers) > 1 else None
         self.health = options.health
+        self.retry_statuses = frozenset(options.retry_statuses) if len(self.servers) > 1 else frozenset()
+        self.retries = 0
+        self._retry_budget = float(options.retry_budget)
+        self._retry_tokens = _MAX_RETRY_TOKENS
+        self._max_in_flight = options.max_in_flight
+        self.counts_requests = bool(self.retry_statuses or self._max_in_flight)
         self._counts_load = options.balance == _LEAST
         self._is_even = not options.slow_start_seconds and len({server.weight for server in self.servers}) == 1
         self._clock = clock
         self._turns = count()
+        self._retry_turns = count()  # else a retry takes the turn after a failing server, which is next again
         self._credit = dict.fromkeys(self.servers, 0.0)  # of servers with different weights
         for server in self.servers:
             server.may_be_ejected = self._may_eject
@@ -55,10 +65,30 @@ class ServerPool:
             return _highest(candidates, affinity, now)
         if not self._is_even:
             return self._next_by_weight(candidates, now)
-        turn = next(self._turns) % len(candidates)
+        turn = next(self._retry_turns if tried else self._turns) % len(candidates)
         if not self._counts_load:
             return candidates[turn]
         return min((*candidates[turn:], *candidates[:turn]), key=lambda server: server.in_flight)
+
+    def begin(self) -> bool:
+        """Count a new request; return False if there are too many already."""
+        if self._max_in_flight and sum(server.in_flight for server in self.servers) >= self._max_in_flight:
+            return False
+        self._retry_tokens = min(self._retry_tokens + self._retry_budget, _MAX_RETRY_TOKENS)
+        return True
+
+    def take_retry(self, tried: Collection[UpstreamServer]) -> bool:
+        """Return whether a request is sent to another server than those in *tried*, and count the retry.
+
+        That needs a server that is not out, and what is left of the budget: when all servers fail, retries must not
+        multiply the load.
+        """
+        now = self._clock()
+        if self._retry_tokens < 1 or all(server in tried or server.is_out(now) for server in self.servers):
+            return False
+        self._retry_tokens -= 1
+        self.retries += 1
+        return True
 
     def problems(self) -> Mapping[str, str]:
         """Return what is wrong with the servers that are out, by their names."""

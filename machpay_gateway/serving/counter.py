@@ -55,6 +55,7 @@ def _of_upstream(name: str, pool: ServerPool) -> Iterator[tuple[Series, list[flo
     yield ("machpay_upstream_connections", (name, "idle")), [sum(server.idle for server in pool.servers)]
     yield ("machpay_upstream_connections", (name, "busy")), [sum(server.in_flight for server in pool.servers)]
     yield ("machpay_upstream_connections_opened_total", (name,)), [sum(server.opened for server in pool.servers)]
+    yield ("machpay_upstream_retries_total", (name,)), [pool.retries]
     problems = pool.problems()
     for server in pool.servers:
         yield ("machpay_upstream_server_up", (name, server.name)), [float(server.name not in problems)]

@@ -148,6 +148,12 @@ METRICS: Mapping[str, Metric] = {
             ("upstream", "reason"),
         ),
         Metric(
+            "machpay_upstream_retries_total",
+            MetricKind.COUNTER,
+            "Requests that were sent to another server because of the status of a response.",
+            ("upstream",),
+        ),
+        Metric(
             "machpay_upstream_server_up",
             MetricKind.GAUGE,
             "Whether an upstream's server gets requests: 0 while health checks or errors keep others preferred.",

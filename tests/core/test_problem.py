@@ -46,6 +46,7 @@ def test_the_table_has_a_row_for_every_reason_and_no_other() -> None:
         ("request_timeout", 408, 4408),
         ("upstream_unavailable", 502, 4502),
         ("upstream_timeout", 504, 4504),
+        ("upstream_overloaded", 503, 1013),
     ],
 )
 def test_each_reason_has_its_status_and_close_code(reason: str, status: int, close_code: int) -> None:

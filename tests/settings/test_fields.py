@@ -143,6 +143,12 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ),
         ('[upstreams]\nhealth = {path = "/", seconds = 1}', "2: upstreams.health.seconds: 'seconds' is not a setting"),
         ("[upstreams]\neject_5xx_rate = 50", "2: upstreams.eject_5xx_rate: eject_5xx_rate is a share from 0 to 1"),
+        (
+            "[upstreams]\nretry_statuses = [200]",
+            "2: upstreams.retry_statuses: retry_statuses is a list of statuses from",
+        ),
+        ("[upstreams]\nretry_budget = 20", "2: upstreams.retry_budget: retry_budget is a share from 0 to 1"),
+        ("[upstreams]\nmax_in_flight = -1", "2: upstreams.max_in_flight: max_in_flight is a number of requests, 0 for"),
         ("[upstreams]\nkeepalive_seconds = true", "2: upstreams.keepalive_seconds: keepalive_seconds is a number of"),
         (
             '[upstreams]\nlive = [{url = "http://x", weight = 0}]',

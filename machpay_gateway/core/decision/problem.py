@@ -190,6 +190,13 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
         4504,
         "The request may have taken effect: check before you send it again. The fault is behind the gateway.",
     ),
+    Reason.UPSTREAM_OVERLOADED: ProblemType(
+        503,
+        "Overloaded",
+        "Too many requests are in progress.",
+        1013,
+        "Send the request again after the seconds in Retry-After. It has had no effect.",
+    ),
 }
 
 

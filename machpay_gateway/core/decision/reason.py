@@ -27,6 +27,7 @@ class Reason(StrEnum):
     REQUEST_TIMEOUT = "request_timeout"
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
     UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_OVERLOADED = "upstream_overloaded"
 
 
 # Only the reverse proxy has these reasons, since it speaks HTTP/1.1 itself.
@@ -39,5 +40,6 @@ PROXY_REASONS = frozenset(
         Reason.REQUEST_TIMEOUT,
         Reason.UPSTREAM_UNAVAILABLE,
         Reason.UPSTREAM_TIMEOUT,
+        Reason.UPSTREAM_OVERLOADED,
     }
 )

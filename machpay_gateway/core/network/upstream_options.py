@@ -26,6 +26,7 @@ _MAX_THRESHOLD = 100
 _PATH = re.compile(r"/[!-~]{0,2000}")
 _LEAST_STATUS, _MOST_STATUS = 200, 599
 _OK = 200
+_LEAST_ERROR = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,9 @@ class UpstreamOptions:
 
     *health* is how servers are checked, None for not at all. A server is ejected when its share of responses with a 5xx
     status reaches *eject_5xx_rate*, unless that is 0. One that is back gets its whole share of requests only after
-    *slow_start_seconds*. Raises ConfigurationError.
+    *slow_start_seconds*. A safe request whose response has one of *retry_statuses* is sent to another server, as long
+    as such retries are at most the share *retry_budget* of requests. More requests than *max_in_flight* at once are
+    refused, unless that is 0. Raises ConfigurationError.
     """
 
     resolve_seconds: float = 30.0
@@ -84,6 +87,9 @@ class UpstreamOptions:
     health: HealthCheck | None = None
     eject_5xx_rate: float = 0.0
     slow_start_seconds: float = 0.0
+    retry_statuses: Sequence[int] = ()
+    retry_budget: float = 0.2
+    max_in_flight: int = 0
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
@@ -93,6 +99,12 @@ class UpstreamOptions:
         for name, (least, most) in _SECONDS.items():
             _check_number(name, getattr(self, name), least, most)
         _check_share("eject_5xx_rate", self.eject_5xx_rate)
+        _check_share("retry_budget", self.retry_budget)
+        object.__setattr__(self, "retry_statuses", _check_statuses("retry_statuses", self.retry_statuses, _LEAST_ERROR))
+        if type(self.max_in_flight) is not int or self.max_in_flight < 0:
+            raise ConfigurationError(
+                f"max_in_flight is a number of requests, 0 for no limit, not {self.max_in_flight!r}"
+            )
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:

@@ -56,6 +56,7 @@ GROUPS: Mapping[Reason, OutcomeGroup] = {
     Reason.REQUEST_TIMEOUT: OutcomeGroup.MALFORMED,
     Reason.UPSTREAM_UNAVAILABLE: OutcomeGroup.ERROR,
     Reason.UPSTREAM_TIMEOUT: OutcomeGroup.ERROR,
+    Reason.UPSTREAM_OVERLOADED: OutcomeGroup.ERROR,
 }
 
 _REASONS: Mapping[str, Reason] = {str(reason): reason for reason in Reason}
