@@ -16,7 +16,14 @@ def serving_sample(app: ASGIApp) -> Iterator[str]:
     """Serve *app* on loopback until the block ends, and yield its URL. Connections wait until it has started."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, proxy_headers=False, timeout_graceful_shutdown=1
+            app,
+            # By default, old versions of uvicorn make uvloop the event loop of the whole process. Under uvloop, a
+            # process cannot be started in a process group, as the supervisor does.
+            loop="asyncio",
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         # A daemon thread, so that the demo exits without waiting for it.

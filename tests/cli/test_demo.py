@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import httpx2
@@ -153,7 +154,7 @@ def test_for_scripts_it_is_one_document_and_what_is_configured_here_is_ignored(t
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
-        received = b"".join(iter(process.stdout.readline, b"}\n"))
+        received = b"".join(takewhile(lambda line: line != b"}\n", process.stdout))
         try:
             process.send_signal(signal.SIGINT)  # at once, while the server is still starting
             rest, _ = process.communicate(timeout=STOP_SECONDS)
