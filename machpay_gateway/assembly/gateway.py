@@ -53,8 +53,6 @@ logger = logging.getLogger("machpay_gateway")
 
 OwnRoutes = Callable[[Settings], Sequence[Route]]
 
-_UPSTREAM_OF = {"live": "live", "test": "sandbox"}  # by environment
-
 
 class ConfiguredGateway(Gateway):
     """A gateway built from settings; `async with Gateway(…) as gateway` opens and closes it.
@@ -218,15 +216,20 @@ def with_own_routes(gateway: Gateway, own_routes: OwnRoutes) -> Gateway:
 
 def policy_for(settings: Settings, own_routes: Sequence[Route] = (), *, carries: bool = False) -> Policy:
     """Compile what a gateway with these *settings* decides by; *own_routes* are served beside the configured ones."""
-    served = settings.environments
+    served = frozenset(settings.environments)
+    routes, unlisted = settings.routes, served
     if carries:
-        served = tuple(name for name in served if _UPSTREAM_OF[name] in settings.upstreams)
+        # An environment without an upstream has no other server: its credentials are refused.
+        services = settings.all_services
+        routes = tuple(route.within(services[route.service].environments) for route in settings.routes)
+        unlisted = served & settings.upstreams.environments
     return Policy(
-        settings.routes,
+        routes,
         tiers=settings.tiers,
         anonymous=settings.anonymous,
         unlisted=settings.unlisted_routes,
         environments=served,
+        unlisted_environments=unlisted,
         scopes=settings.scopes,
         own_routes=[route.within(frozenset(settings.environments)) for route in own_routes],
         pages=dict.fromkeys(problem_paths(settings.brand), PROBLEM_ROUTE),

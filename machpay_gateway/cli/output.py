@@ -171,6 +171,7 @@ def route_json(route: Route) -> dict[str, Any]:
         "cost": route.cost,
         "public": route.public,
         "environments": sorted(route.environments),
+        "service": route.service,
     }
 
 

@@ -28,7 +28,6 @@ from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.limits.rate import Limits, Tier, describe_limits
-from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.scopes import unknown_scopes
 from machpay_gateway.settings import Settings, check_file, load_settings
 from machpay_gateway.web.path_reader import PathReader
@@ -42,7 +41,10 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The *rule* that applies to a request, or the *reason* why it is refused for every caller."""
+    """The *rule* that applies to a request, or the *reason* why it is refused for every caller.
+
+    *forwarded* is the path that the upstream of the proxy gets, None where the rule refuses to rewrite it.
+    """
 
     method: str
     path: str
@@ -50,6 +52,7 @@ class Explanation:
     outcome: Literal["rule", "strictest", "unlisted", "refused"]
     rule: Route | None = None
     reason: Reason | None = None
+    forwarded: str | None = None
 
 
 @click.group()
@@ -97,22 +100,29 @@ def explain(session: CliSession, *, request: tuple[str, ...], as_json: bool) -> 
     if len(words) != 2 or not words[1].startswith("/"):  # noqa: PLR2004 - a method and a path
         raise click.UsageError("Write a method and a path, as in: policy explain GET /v1/skills")
     settings = session.load_settings()
-    explanation = explain_request(policy_for(settings), words[0].upper(), words[1], settings.proxy)
+    policy = policy_for(settings, carries=bool(settings.services))
+    explanation = explain_request(policy, words[0].upper(), words[1], settings)
     if as_json:
         print_json(_as_json(explanation, settings))
     else:
         _print_explanation(explanation, settings)
 
 
-def explain_request(policy: Policy, method: str, target: str, proxy: ProxySettings | None = None) -> Explanation:
-    """Return the rule for *method* and *target*, which is parsed as the proxy with the settings *proxy* parses it."""
+def explain_request(policy: Policy, method: str, target: str, settings: Settings | None = None) -> Explanation:
+    """Return the rule for *method* and *target*, which is parsed as the proxy with these *settings* parses it."""
     raw = quote(target.partition("#")[0].partition("?")[0], safe=_VISIBLE)
     path = unquote(raw)
-    canonical = PathReader(policy, proxy).read(method, raw.encode()).path
+    options = None if settings is None else settings.route_options(policy.routes)
+    canonical, sent = PathReader(policy, options).read(method, raw.encode())
     match = policy.route_for(RequestFacts(method, canonical, (), None, b""))
     if isinstance(match, Reason):
         return Explanation(method, path, canonical, "refused", reason=match)
-    return Explanation(method, path, canonical, _outcome(policy, method, canonical, match), rule=match)
+    rewriting = match.rewriting
+    forwarded = sent if rewriting is None or canonical is None else rewriting.apply(canonical, sent)
+    outcome = _outcome(policy, method, canonical, match)
+    return Explanation(
+        method, path, canonical, outcome, rule=match, forwarded=None if forwarded is None else forwarded.decode()
+    )
 
 
 def _outcome(
@@ -142,7 +152,12 @@ def _useless_scopes(settings: Settings) -> Iterator[str]:
 
 def _print_routes(path: Path, settings: Settings) -> None:
     if settings.routes:
-        print_table(ROUTE_COLUMNS, [route_row(route) for route in settings.routes])
+        columns: tuple[str, ...] = ROUTE_COLUMNS
+        rows = [route_row(route) for route in settings.routes]
+        if settings.services:
+            columns = (*columns, "SERVICE")
+            rows = [(*row, route.service or "-") for row, route in zip(rows, settings.routes, strict=True)]
+        print_table(columns, rows)
     all_others = "are refused" if settings.unlisted_routes == "deny" else "need any valid credential"
     count = len(settings.routes)
     click.echo(f"{path} is valid: {count} route{'' if count == 1 else 's'}; other requests {all_others}.")
@@ -156,6 +171,7 @@ def _print_explanation(explanation: Explanation, settings: Settings) -> None:
         fields.append(("because", _REFUSALS[explanation.reason]))
     if explanation.rule is not None:
         fields += _rule_fields(explanation, explanation.rule)
+        fields += _forwarding_fields(explanation, explanation.rule, settings)
         fields += [
             ("limit", describe_limits_by(by, limits, enforced=is_enforced))
             for by, limits, is_enforced in _route_limits(explanation.rule, settings)
@@ -187,6 +203,16 @@ def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]
         fields.append(("cost", f"{rule.cost} unit{'' if rule.cost == 1 else 's'} of the rate"))
         fields.append(("environments", ", ".join(sorted(rule.environments)) or "none: no key can be used here"))
     return fields
+
+
+def _forwarding_fields(explanation: Explanation, rule: Route, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield where the proxy forwards the request to, if that is not the default, and with which path."""
+    if rule.service is not None:
+        upstreams = settings.services[rule.service]
+        yield "service", f"{rule.service} ({', '.join(upstreams)})"
+    if rule.rewriting is not None:
+        refused = "refused: the path is another spelling of one that the route rewrites"
+        yield "forwarded path", explanation.forwarded or refused
 
 
 def _route_limits(rule: Route, settings: Settings) -> Iterator[tuple[str, Limits, bool]]:
@@ -231,6 +257,8 @@ def _as_json(explanation: Explanation, settings: Settings) -> dict[str, Any]:
         "canonical_path": explanation.canonical,
         "outcome": explanation.outcome,
         "rule": None if explanation.rule is None else route_json(explanation.rule),
+        "service": None if rule is None else rule.service,
+        "forwarded_path": explanation.forwarded,
         "code": reason,
         "status": None if reason is None else PROBLEMS[reason].status,
         "limits": [] if rule is None or rule.public else limits,

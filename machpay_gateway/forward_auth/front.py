@@ -34,7 +34,7 @@ class ForwardAuth:
         """Decide with *gateway*, and hold concurrency slots for its `lease_seconds`."""
         self._gateway = gateway
         self._cors = Cors.of(gateway.settings.cors, gateway.settings.routes, gateway.policy)
-        self._paths = PathReader(gateway.policy, gateway.settings.proxy)
+        self._paths = PathReader(gateway.policy, gateway.settings.route_options(gateway.policy.routes))
         self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
 
     def handles(self, scope: Scope) -> bool:

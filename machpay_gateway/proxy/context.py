@@ -9,11 +9,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from machpay_gateway.core.decision.decision import Denied
+from machpay_gateway.core.decision.policy import PREFLIGHT
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.forwarded import forwarding_chain, is_trusted_proxy
-from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.usage.outcome import RequestOutcome
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.log_throttle import LogThrottle
@@ -22,6 +22,7 @@ from machpay_gateway.proxy.downstream import ClientStream
 from machpay_gateway.proxy.framing import FramedRequest, HeadLimits
 from machpay_gateway.proxy.header_fields import request_fields
 from machpay_gateway.proxy.readers import RequestReader
+from machpay_gateway.proxy.route_plan import RoutePlan
 from machpay_gateway.proxy.routing import ControlPlane, UpstreamRouter
 from machpay_gateway.proxy.upstream_request import Hops
 from machpay_gateway.telemetry.steps import Steps
@@ -40,7 +41,7 @@ _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 class RequestLog(Protocol):
     """Where requests are logged: `AccessLog`, or a list in tests."""
 
-    def add(  # noqa: PLR0917 - as the access log has it
+    def add(  # noqa: PLR0913, PLR0917 - as the access log has it
         self,
         facts: RequestFacts,
         principal: Principal | Anonymous | None,
@@ -50,8 +51,12 @@ class RequestLog(Protocol):
         steps: Steps,
         sent_bytes: int,
         trace_id: bytes,
+        forwarded_path: str | None = None,
     ) -> None:
-        """Log a request that has ended, with the times in *steps*; *trace_id* is empty if it has no trace."""
+        """Log a request that has ended, with the times in *steps*; *trace_id* is empty if it has no trace.
+
+        *forwarded_path* is what the upstream got, if that is not the authorized path.
+        """
 
 
 class ProxyContext:
@@ -67,32 +72,34 @@ class ProxyContext:
         self.legacy_headers = gateway.legacy_headers
         traced, pass_headers = gateway.traces is not None, settings.proxy.pass_headers
         trust = gateway.trust
+        route_options = self._route_options = settings.route_options(self.gate.policy.routes)
         fields = request_fields(
             trust.header,
             traced=traced,
             pass_headers=pass_headers,
             brand=gateway.brand,
             credentials=trust.credentials,
-            paths=PathReader(self.gate.policy, settings.proxy),
+            paths=PathReader(self.gate.policy, route_options),
         )
         self.challenge = trust.credentials.challenge
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
         self.options = settings.proxy
-        self._options_by_route: dict[str, ProxySettings] = {}  # by a route's match
-        every_option = [self.options, *(self.options_for(route) for route in self.gate.policy.routes)]
+        self._plans: dict[str, RoutePlan] = {}  # by a route's match
         # The control plane, which gets a credential, must read it in the header that replaces its own.
         replaces = trust.credentials.settings.takes_authorization and not any(
-            options.forward_credentials for options in every_option
+            options.forward_credentials for options in route_options.all
         )
         most = HeadLimits(settings.server.max_head_bytes, settings.server.max_header_lines)
         self.requests = RequestReader(fields, most, replaces_headers=replaces)
         self.smallest_body_limit = min(
-            (options.max_body_bytes for options in every_option if options.max_body_bytes), default=sys.maxsize
+            (options.max_body_bytes for options in route_options.all if options.max_body_bytes), default=sys.maxsize
         )
         self.cors = Cors.of(settings.cors, settings.routes, self.gate.policy)
-        limits = HeadLimits(settings.proxy.max_response_head_bytes, sys.maxsize)
-        self.router = UpstreamRouter(settings.upstreams, control_plane, limits, with_cors=self.cors is not None)
+        self.router = UpstreamRouter(
+            settings.all_services, control_plane, route_options, with_cors=self.cors is not None
+        )
+        self._preflight_plan = RoutePlan(PREFLIGHT, route_options.default, self.router.destinations_of(None))
         self.has_control_plane = control_plane is not None
         self.page_guard = gateway.page_guard
         self.has_assertions = gateway.assertions is not None
@@ -143,16 +150,24 @@ class ProxyContext:
             return b""
         return assertions.token_for(principal, time.time())
 
-    def options_for(self, route: Route) -> ProxySettings:
-        """Return the proxy options of *route*."""
-        if (options := self._options_by_route.get(route.match)) is None:
-            options = self._options_by_route[route.match] = self.options.with_changes(route.proxy)
-        return options
+    def plan_for(self, route: Route) -> RoutePlan:
+        """Return how requests of *route* are forwarded."""
+        if route is PREFLIGHT:  # by its match it could be a route of the settings
+            return self._preflight_plan
+        if (plan := self._plans.get(route.match)) is None:
+            destinations = self.router.destinations_of(route.service)
+            plan = self._plans[route.match] = RoutePlan(route, self._route_options.of(route), destinations)
+        return plan
+
+    def announced_plan(self, facts: RequestFacts) -> RoutePlan | None:
+        """Return how the request that a CORS preflight announces is forwarded, which the preflight follows."""
+        actual = self.gate.policy.rule(facts.preflight_for or "", facts.path or "")
+        return self.plan_for(actual) if isinstance(actual, Route) else None
 
     def route_of_oversized(self, facts: RequestFacts, length: int) -> Route | None:
         """Return the request's route if it takes no body of *length* bytes."""
         route = self.gate.policy.route_for(facts)
-        return route if isinstance(route, Route) and 0 < self.options_for(route).max_body_bytes < length else None
+        return route if isinstance(route, Route) and 0 < self.plan_for(route).options.max_body_bytes < length else None
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run *work* in a task."""

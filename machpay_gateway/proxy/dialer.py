@@ -35,9 +35,12 @@ class Dialer:
         *,
         resolve_seconds: float,
         tls: ssl.SSLContext | None = None,
+        tls_name: str | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Connect to *origin*, over *tls* if that is given; resolve its name again every *resolve_seconds*.
+
+        *tls_name*, by default the origin's, is in SNI, and the certificate must have it.
 
         *clock* is monotonic, in seconds.
         """
@@ -45,6 +48,7 @@ class Dialer:
         self._origin = origin
         self._protocol = protocol
         self._tls = tls
+        self._tls_name = None if tls is None else tls_name or origin.host
         self._clock = clock
         self._resolve_seconds = resolve_seconds
         is_name = parse_address(origin.host) is None
@@ -136,9 +140,9 @@ class Dialer:
         raise error or OSError("its name has no address")
 
     async def _attempt(self, address: str) -> Opened:
-        tls, origin = self._tls, self._origin
+        origin = self._origin
         transport, connection = await self._loop.create_connection(
-            self._protocol, address, origin.port, ssl=tls, server_hostname=origin.host if tls is not None else None
+            self._protocol, address, origin.port, ssl=self._tls, server_hostname=self._tls_name
         )
         if (sock := transport.get_extra_info("socket")) is not None:
             detect_dead_peers(sock)

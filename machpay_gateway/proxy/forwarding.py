@@ -35,11 +35,12 @@ from machpay_gateway.proxy.request_buffer import CONTINUE, RequestBuffer, has_ex
 from machpay_gateway.proxy.responses import (
     gateway_lines,
     interim_head,
-    preflight_response,
+    options_response,
     refusal,
     response_head,
     switching_head,
 )
+from machpay_gateway.proxy.route_plan import NO_AUTHORITY, RoutePlan, with_authority
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
 from machpay_gateway.proxy.upstream_request import control_plane_head, forwarded_info, upstream_head, verbatim_head
@@ -79,6 +80,7 @@ class Forwarder(UpstreamHandler):
 
     __slots__ = (
         "_accepted_bytes",
+        "_authority",
         "_body_bytes",
         "_buffer",
         "_client",
@@ -94,6 +96,7 @@ class Forwarder(UpstreamHandler):
         "_on_end",
         "_options",
         "_pending_answer",
+        "_plan",
         "_pool",
         "_response_is_chunked",
         "_server",
@@ -107,6 +110,7 @@ class Forwarder(UpstreamHandler):
         "decided_at",
         "due",
         "facts",
+        "forwarded_path",
         "is_over",
         "own_request",
         "principal",
@@ -145,6 +149,9 @@ class Forwarder(UpstreamHandler):
         self.decided_at: float | None = None  # None when the control plane decides
         self.responded_at: float | None = None  # when the head of the upstream's response had arrived
         self.trace: Trace | None = None
+        self.forwarded_path: str | None = None  # where it is not the authorized one
+        self._plan: RoutePlan | None = None  # None for the control plane
+        self._authority: bytes | None = None  # the server's name in the head, if Host is that
         self.tunnel: Tunnel | None = None
         self.own_request: OwnRequest | None = None  # if the control plane serves it
         self._pending_answer: PendingAnswer | None = None
@@ -220,10 +227,19 @@ class Forwarder(UpstreamHandler):
         headers.append((b"x-request-id", self.facts.request_id))
         closes = self.closes or self._client.will_close
         self.route = route
-        self._client.transport.write(preflight_response(headers, closes=closes, minor=self.request.minor))
+        self._client.transport.write(options_response(headers, closes=closes, minor=self.request.minor))
         self._finish(PREFLIGHT_OUTCOME, int(HTTPStatus.NO_CONTENT))
         self._on_end(not closes)
         return True
+
+    def _answer_server_wide(self) -> None:
+        """Respond to `OPTIONS *`, which asks whether the server is there, and is about nothing that needs a caller."""
+        closes = self.closes or self._client.will_close or not self._client.discard_body()
+        headers = [(b"x-request-id", self.facts.request_id), (b"content-length", b"0")]
+        response = options_response(headers, closes=closes, minor=self.request.minor, status=b"200 OK")
+        self._client.transport.write(response)
+        self._finish(ALLOWED, int(HTTPStatus.OK))
+        self._on_end(not closes)
 
     def _proceed(self, decision: Decision | PendingAdmission | PendingIdentity) -> None:
         """Take the next step after *decision*."""
@@ -238,7 +254,10 @@ class Forwarder(UpstreamHandler):
             self._identify(self._context.gate.resolve(decision))
         elif isinstance(decision, Denied):
             self.decided_at = perf_counter()
-            self._deny(decision)
+            if self.request.is_server_wide:
+                self._answer_server_wide()
+            else:
+                self._deny(decision)
 
     def _identify(self, deciding: Coroutine[Any, Any, Decision]) -> None:
         self.due = monotonic() + _DECISION_SECONDS
@@ -269,9 +288,30 @@ class Forwarder(UpstreamHandler):
         self.decided_at = perf_counter()
         principal, self.admission, self.route = allowed
         self.principal = principal
-        options = self._context.options_for(self.route)
-        head = self._head_with_credentials() if options.forward_credentials else self._upstream_head()
-        self._forward(self._context.router.pool_for(principal), options, head)
+        plan = self._plan = self._context.plan_for(self.route)
+        destination = plan.destination_for(principal)
+        if destination is None or not plan.is_plain or self.request.host is None:
+            self._forward_adapted(plan, principal)
+            return
+        head = self._head_with_credentials() if plan.options.forward_credentials else self._upstream_head()
+        self._forward(destination.pool, plan.options, head)
+
+    def _forward_adapted(self, plan: RoutePlan, principal: Principal | Anonymous) -> None:
+        """Forward by *plan*, which changes the head."""
+        if plan.is_preflight and (announced := self._context.announced_plan(self.facts)) is not None:
+            plan = self._plan = announced
+        destination = plan.destination_for(principal)
+        if destination is None:
+            self.refuse(Reason.WRONG_ENVIRONMENT, "the service has no upstream for this environment")
+            return
+        head = self._head_with_credentials() if plan.options.forward_credentials else self._upstream_head()
+        adapted = plan.adapt(head, self.facts.path, self.request.host, destination)
+        if adapted is None:
+            self.refuse(Reason.MALFORMED_REQUEST, "the path is another spelling of one that the route rewrites")
+            return
+        head, self.forwarded_path, follows_server = adapted
+        self._authority = NO_AUTHORITY if follows_server else None
+        self._forward(destination.pool, plan.options, head)
 
     def _wrong_host(self, guard: PageGuard, *, is_ours: bool) -> str | None:
         """Return why the path is not served at the request's host, None when it is."""
@@ -386,6 +426,9 @@ class Forwarder(UpstreamHandler):
             self.refuse(Reason.UPSTREAM_UNAVAILABLE, "no server of the upstream can be reached")
             return
         self._server = server
+        if self._authority is not None:
+            self._head = with_authority(self._head, self._authority, server.authority)
+            self._authority = server.authority
         server.in_flight += 1
         upstream = None if needs_new else server.take_idle()
         if upstream is None:
@@ -576,11 +619,16 @@ class Forwarder(UpstreamHandler):
         added = self._gateway_lines()
         full = response_head(head, added, minor=self.request.minor, closes=self.closes, is_open=is_open)
         settings = self._cors_settings()
-        if settings is None or head.plain_start is None:
-            return full
-        fields = with_cors([(b"vary", value) for value in head.vary], settings, self.request.origin or None)
-        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-        return head.plain_start + lines + full.removeprefix(head.start)
+        start = head.start
+        if settings is not None and head.plain_start is not None:
+            fields = with_cors([(b"vary", value) for value in head.vary], settings, self.request.origin or None)
+            start = head.plain_start + b"".join(b"%b: %b\r\n" % field for field in fields)
+        return self._with_rules(start) + full.removeprefix(head.start)
+
+    def _with_rules(self, start: bytes) -> bytes:
+        """Return the *start* of a response with the rules of the route applied to its headers."""
+        rules = None if self._plan is None else self._plan.response_rules
+        return start if rules is None else rules.apply(start)
 
     def _cors_settings(self) -> CorsSettings | None:
         cors = self._context.cors
@@ -622,7 +670,7 @@ class Forwarder(UpstreamHandler):
         self._extend(self._options.tunnel_idle_seconds)
         if head.cost is not None:
             self._context.charging.charge(self.admission, head.cost, self.route)
-        client.transport.write(switching_head(head, self._gateway_lines()))
+        client.transport.write(self._with_rules(head.start) + switching_head(head, self._gateway_lines()))
         self._is_recorded = True  # now, since a tunnel may last for days
         self.record(ALLOWED, self.status)
         self._is_responding = True
@@ -865,7 +913,8 @@ class Forwarder(UpstreamHandler):
             trace.end(principal, outcome, status, steps)
             self.trace = None  # a tunnel may last for days
         if context.access_log is not None:
-            context.access_log.add(facts, principal, route, outcome, status, steps, self.sent_bytes, trace_id)
+            log, path = context.access_log, self.forwarded_path
+            log.add(facts, principal, route, outcome, status, steps, self.sent_bytes, trace_id, path)
 
     def _begin_trace(self) -> bytes:
         """Begin the trace, if there are traces, and return the lines of its context for the upstream."""

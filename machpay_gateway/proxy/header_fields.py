@@ -30,9 +30,10 @@ PASS, DROP, HOST, AUTHORIZATION, CONNECTION, KEEP_ALIVE, CONTENT_LENGTH, TRANSFE
     range(11)
 )
 CLIENT_ADDRESS, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID, TRACE_PARENT, TRACE_STATE = range(11, 17)
-COOKIE, SET_COOKIE, COST, CREDENTIAL, PROTOCOLS, REFERER = range(17, 23)
-ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(23, 29)  # read, and forwarded unchanged
-CORS, VARY = 29, 30
+FORWARDED_PORT, FORWARDED_PREFIX = 17, 18
+COOKIE, SET_COOKIE, COST, CREDENTIAL, PROTOCOLS, REFERER = range(19, 25)
+ORIGIN, PREFLIGHT_METHOD, EXPECT, CONTENT_TYPE, DATE, DPOP_PROOF = range(25, 31)  # read, and forwarded unchanged
+CORS, VARY = 31, 32
 _NEVER_CACHED = frozenset({AUTHORIZATION, CREDENTIAL, PROTOCOLS, REFERER})
 
 # RFC 9110 §7.6.1: hop-by-hop headers, which describe one connection.
@@ -60,6 +61,8 @@ _REQUEST_FIELDS: Mapping[bytes, int] = {
     b"access-control-request-method": PREFLIGHT_METHOD,
     b"x-forwarded-proto": FORWARDED_PROTO,
     b"x-forwarded-host": FORWARDED_HOST,
+    b"x-forwarded-port": FORWARDED_PORT,
+    b"x-forwarded-prefix": FORWARDED_PREFIX,
     b"machpay-cost": DROP,  # an upstream that returns what it gets would let callers choose their cost
 }
 _TRACE_FIELDS: Mapping[bytes, int] = {b"traceparent": TRACE_PARENT, b"tracestate": TRACE_STATE}
@@ -165,6 +168,8 @@ class HeaderFields(dict[bytes, ManagedField | None]):
         *credentials* reads the credential of a request from its fields and its query, *paths* its path.
         """
         super().__init__()
+        self.via = True
+        self.has_rules = False
         self.credentials = credentials
         self.paths = paths
         self.has_cors = CORS in managed.values()
@@ -235,6 +240,8 @@ def request_fields(
         client_address_header: CLIENT_ADDRESS,
     }
     passed = frozenset(name.encode() for name in pass_headers)
+    for name in passed & {b"x-forwarded-port", b"x-forwarded-prefix"}:  # of every caller, not of trusted proxies only
+        del managed[name]
     return HeaderFields(managed, drops_trusted=True, passed=passed, brand=brand, credentials=credentials, paths=paths)
 
 
@@ -244,9 +251,14 @@ def _credential_fields(credentials: CredentialReader) -> Mapping[bytes, int]:
     return fields if credentials.query is None else fields | {b"referer": REFERER}
 
 
-def response_fields(*, with_cors: bool = False) -> HeaderFields:
-    """Return the rules for the headers of an upstream's response, of a gateway that has CORS on or off."""
-    return HeaderFields({**_RESPONSE_FIELDS, **_CORS_FIELDS} if with_cors else _RESPONSE_FIELDS)
+def response_fields(*, with_cors: bool = False, via: bool = True, has_rules: bool = False) -> HeaderFields:
+    """Return the rules for the headers of an upstream's response, of a gateway that has CORS on or off.
+
+    *via* is whether the gateway adds itself to Via, *has_rules* whether a route has rules for the headers.
+    """
+    fields = HeaderFields({**_RESPONSE_FIELDS, **_CORS_FIELDS} if with_cors else _RESPONSE_FIELDS)
+    fields.via, fields.has_rules = via, has_rules
+    return fields
 
 
 def control_plane_fields() -> HeaderFields:

@@ -24,6 +24,8 @@ from machpay_gateway.proxy.header_fields import (
     DPOP_PROOF,
     DROP,
     FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PREFIX,
     FORWARDED_PROTO,
     HOST,
     INVALID,
@@ -48,7 +50,7 @@ from machpay_gateway.proxy.target import parse_target
 from machpay_gateway.web.path_reader import PathReader
 
 PSEUDONYM = b"machpay"  # in Via (RFC 9110 §7.6.3), so that no host name leaks
-_VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
+VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
 _PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")  # RFC 9110 §7.8
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
@@ -121,6 +123,7 @@ class RequestHead(Head):
     set_aside: SetAside | None = None
 
     path: str | None = None  # which the decision uses
+    is_server_wide = False  # a request about the server, `*`, and not about a path (RFC 9110 §9.3.7)
     start = b""
     framing = b""
     forwarded: tuple[bytes, ...] = ()
@@ -129,6 +132,8 @@ class RequestHead(Head):
     host: bytes | None = None
     forwarded_host: bytes | None = None
     forwarded_proto: bytes | None = None
+    forwarded_port: bytes | None = None
+    forwarded_prefix: bytes | None = None
     request_id: bytes | None = None
     trace_parent: bytes | None = None
     trace_states: tuple[bytes, ...] = ()
@@ -234,6 +239,7 @@ class RequestHead(Head):
 
     def _start(self, target: bytes, lines: list[bytes], paths: PathReader) -> bool:
         """Set the path and the start; return whether *target* is of a form that is served."""
+        self.is_server_wide = target == b"*" and self.method == b"OPTIONS"
         where = parse_target(target, self.name, self.host, paths)
         if where is None:
             return False
@@ -280,6 +286,10 @@ class RequestHead(Head):
         elif kind == FORWARDED_HOST:
             # Repeated fields are one list (RFC 9110 §5.3): every host in it counts, and it is not a single host.
             self.forwarded_host = value if self.forwarded_host is None else self.forwarded_host + b"," + value
+        elif kind == FORWARDED_PORT:
+            self.forwarded_port = value if self.forwarded_port is None else b""
+        elif kind == FORWARDED_PREFIX:
+            self.forwarded_prefix = value if self.forwarded_prefix is None else b""
         elif kind == ORIGIN:
             self.origin = value if self.origin is None else b""
         elif kind == PREFLIGHT_METHOD:
@@ -335,7 +345,8 @@ class ResponseHead(Head):
     """The head of an upstream's response. *start* holds the lines that the client gets, *via* our entry in Via.
 
     *plain_start* is the start without headers of CORS and Vary, and *vary* holds those values. Both are set where the
-    gateway has CORS on. *is_special* says that it has, or that there is a *cost*: other responses need one check.
+    gateway has CORS on. *is_special* says that it has, that there is a *cost*, or that routes have rules for headers:
+    other responses need one check.
     """
 
     is_special = False
@@ -349,7 +360,7 @@ class ResponseHead(Head):
     def __init__(self, status: bytes, reason: bytes, *, minor: bool) -> None:
         self.minor = minor
         self.status = int(status)
-        self.via = _VIA[minor]
+        self.via = VIA[minor]
         self._status_line = b"HTTP/1.1 " + status + (reason or b" ")
 
     def read(self, block: bytes, fields: HeaderFields) -> str | None:  # noqa: C901, PLR0912 - one branch for each kind
@@ -385,7 +396,9 @@ class ResponseHead(Head):
         if self.connection or not self.minor:
             lines, of_cors = self._apply_connection(lines), self._apply_connection(of_cors)
         self.start = b"\r\n".join((self._status_line, *lines, *of_cors, b""))
-        self.is_special = self.cost is not None or fields.has_cors
+        if not fields.via:
+            self.via = b""
+        self.is_special = self.cost is not None or fields.has_cors or fields.has_rules
         if fields.has_cors:
             self.plain_start = b"\r\n".join((self._status_line, *lines, b""))
         return None

@@ -53,7 +53,7 @@ async def probe_status(server: UpstreamServer, path: str, seconds: float) -> int
         try:
             handler = _ResponseHandler(connection)
             connection.handler = handler
-            connection.transport.write(_request(server.name.partition("://")[2], path))
+            connection.transport.write(_request(server.check_host, path))
             return await handler.status
         finally:
             connection.abort()

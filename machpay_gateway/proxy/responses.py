@@ -67,9 +67,9 @@ def interim_head(response: ResponseHead) -> bytes:
 
 
 def switching_head(response: ResponseHead, added: bytes) -> bytes:
-    """Return the head of a 101 *response* with the lines *added*."""
+    """Return the head of a 101 *response* behind its start, with the lines *added*."""
     switch = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (response.upgrade or b"")
-    return response.start + response.via + added + switch
+    return response.via + added + switch
 
 
 def refusal(  # noqa: PLR0913 - all that a response depends on
@@ -107,9 +107,12 @@ def refusal(  # noqa: PLR0913 - all that a response depends on
     return b"\r\n".join((*lines, b"", b"" if is_head else body)), problem.status
 
 
-def preflight_response(headers: Headers, *, closes: bool, minor: bool) -> bytes:
-    """Return the complete response to a CORS preflight, which has these *headers*. The others are as for `refusal`."""
-    lines = [b"HTTP/1.1 204 No Content", *(b"%b: %b" % field for field in headers), _date(int(time()))]
+def options_response(headers: Headers, *, closes: bool, minor: bool, status: bytes = b"204 No Content") -> bytes:
+    """Return the complete response to a CORS preflight, or to `OPTIONS *`, which has these *headers*.
+
+    The others are as for `refusal`.
+    """
+    lines = [b"HTTP/1.1 " + status, *(b"%b: %b" % field for field in headers), _date(int(time()))]
     if closes:
         lines.append(b"Connection: close")
     elif not minor:

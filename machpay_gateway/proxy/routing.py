@@ -1,4 +1,4 @@
-"""Routing: requests go to the upstream of the caller's environment, or by path to the control plane."""
+"""Routing: requests go to the service of their route, by the caller's environment, or by path to the control plane."""
 
 import asyncio
 import ssl
@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from machpay_gateway.core.decision.principal import Anonymous, Principal
-from machpay_gateway.core.network.upstream import UNIX, Origin, Upstream
+from machpay_gateway.core.decision.route_options import RouteOptions
+from machpay_gateway.core.network.proxy_settings import ProxySettings
+from machpay_gateway.core.network.service import ENVIRONMENT_OF, UpstreamService
+from machpay_gateway.core.network.upstream import UNIX, Origin
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import control_plane_fields, response_fields
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.readers import ResponseReader
+from machpay_gateway.proxy.route_plan import Destination
 from machpay_gateway.proxy.upstream import UpstreamConnection
 from machpay_gateway.proxy.upstream_server import UpstreamServer
 from machpay_gateway.telemetry.own_requests import OwnRequests
@@ -38,34 +41,33 @@ class ControlPlane(NamedTuple):
 
 
 class UpstreamRouter:
-    """Picks the pool for a request. *pools* has all of them: `live`, `sandbox` and the control plane's."""
+    """Has the pools of all services and of the control plane. *pools* are by name: `live`, `billing.sandbox`."""
 
     def __init__(
         self,
-        upstreams: Mapping[str, Upstream],
+        services: Mapping[str | None, UpstreamService],
         control_plane: ControlPlane | None,
-        limits: HeadLimits,
+        options: RouteOptions,
         *,
         with_cors: bool = False,
     ) -> None:
-        """Make a pool for each of *upstreams*, by `live` and `sandbox`, and one for the *control_plane*.
+        """Make a pool for each upstream of *services*, where None is the default one, and one for the *control_plane*.
 
-        *limits* are those of the heads of responses. *with_cors* is whether the gateway replaces the headers of CORS in
-        responses of *upstreams*.
+        *options* has the settings of each service. *with_cors* is whether the gateway replaces the headers of CORS in
+        responses of upstreams.
         """
         self._loop = asyncio.get_running_loop()
-        self._responses = ResponseReader(response_fields(with_cors=with_cors), limits)
+        self._options = options
+        self._with_cors = with_cors
         self._prefixes = () if control_plane is None else control_plane.prefixes
         self._forward_auth_prefix = None if control_plane is None else control_plane.forward_auth_prefix
         self.own_requests = OwnRequests() if control_plane is None else control_plane.requests
         self._control_plane = None if control_plane is None else ServerPool([_control_plane_server(control_plane)])
         self._dialers: list[tuple[Dialer, UpstreamServer]] = []
-        pools = {name: self._pool(upstream) for name, upstream in upstreams.items()}
-        self.pools = pools if self._control_plane is None else {**pools, CONTROL_PLANE: self._control_plane}
-        # A public route belongs to no environment; its requests go to the live upstream if there is one.
-        by_environment = {"live": pools.get("live"), "test": pools.get("sandbox")}
-        by_environment["public"] = by_environment["live"] or by_environment["test"]
-        self._by_environment = {name: pool for name, pool in by_environment.items() if pool is not None}
+        self.pools: dict[str, ServerPool] = {}
+        self._destinations = {name: self._make_destinations(name, service) for name, service in services.items()}
+        if self._control_plane is not None:
+            self.pools[CONTROL_PLANE] = self._control_plane
 
     def control_plane_pool(self, path: str | None) -> ServerPool | None:
         """Return the control plane's pool if it serves *path*."""
@@ -79,9 +81,9 @@ class UpstreamRouter:
         """Return whether requests to *path* are forward-auth requests of another proxy."""
         return path is not None and self._forward_auth_prefix is not None and path.startswith(self._forward_auth_prefix)
 
-    def pool_for(self, principal: Principal | Anonymous) -> ServerPool:
-        """Return the upstream of *principal*'s environment."""
-        return self._by_environment[principal.environment if isinstance(principal, Principal) else "public"]
+    def destinations_of(self, service: str | None) -> Mapping[str, Destination]:
+        """Return where requests to *service*, or the default one, go: by environment, and `public`."""
+        return self._destinations[service]
 
     def maintain(self, now: float) -> None:
         """Close idle connections that get no more requests, and resolve names again. Called once a second."""
@@ -96,30 +98,55 @@ class UpstreamRouter:
         for pool in self.pools.values():
             pool.close()
 
-    def _pool(self, upstream: Upstream) -> ServerPool:
-        options = upstream.options
-        return ServerPool([self._server(origin, options) for origin in upstream.origins], options=options)
+    def _make_destinations(self, name: str | None, service: UpstreamService) -> Mapping[str, Destination]:
+        options = self._options.of_service(name)
+        has_rules = any(each.response_rules is not None for each in self._options.all)
+        fields = response_fields(with_cors=self._with_cors, via=options.via, has_rules=has_rules)
+        responses = ResponseReader(fields, HeadLimits(options.max_response_head_bytes, sys.maxsize))
+        destinations: dict[str, Destination] = {}
+        for environment, upstream in service.items():
+            servers = [self._server(origin, upstream.options, responses, options) for origin in upstream.origins]
+            pool = ServerPool(servers, options=upstream.options)
+            self.pools[environment if name is None else f"{name}.{environment}"] = pool
+            authorities = {server.authority for server in servers}
+            authority = authorities.pop() if len(authorities) == 1 else None
+            destinations[ENVIRONMENT_OF[environment]] = Destination(pool, upstream.path.encode(), authority)
+        # A public route belongs to no environment; its requests go to the live upstream if there is one.
+        public = destinations.get("live") or destinations.get("test")
+        return destinations if public is None else {**destinations, "public": public}
 
-    def _server(self, origin: Origin, options: UpstreamOptions) -> UpstreamServer:
+    def _server(
+        self, origin: Origin, options: UpstreamOptions, responses: ResponseReader, settings: ProxySettings
+    ) -> UpstreamServer:
+        authority, weight = origin.authority.encode(), origin.weight
+        check_host = origin.authority if settings.fixed_host is None else settings.host
         if origin.scheme == UNIX:
-            return self._unix_server(origin, options)
-        tls = ssl.create_default_context() if origin.scheme == "https" else None
-        dialer = Dialer(origin, self._connection, resolve_seconds=options.resolve_seconds, tls=tls)
-        server = UpstreamServer(str(origin), dialer.connect, options=options, weight=origin.weight)
+            return UpstreamServer(
+                str(origin),
+                lambda: self._loop.create_unix_connection(lambda: UpstreamConnection(responses), origin.host),
+                options=options,
+                weight=weight,
+                authority=authority,
+                check_host=check_host,
+            )
+        dialer = Dialer(
+            origin,
+            lambda: UpstreamConnection(responses),
+            resolve_seconds=options.resolve_seconds,
+            tls=ssl.create_default_context() if origin.scheme == "https" else None,
+            tls_name=settings.fixed_host or origin.host,
+        )
+        server = UpstreamServer(
+            str(origin),
+            dialer.connect,
+            options=options,
+            weight=weight,
+            authority=authority,
+            check_host=check_host,
+        )
         dialer.on_move = server.move_to
         self._dialers.append((dialer, server))
         return server
-
-    def _unix_server(self, origin: Origin, options: UpstreamOptions) -> UpstreamServer:
-        return UpstreamServer(
-            str(origin),
-            lambda: self._loop.create_unix_connection(self._connection, origin.host),
-            options=options,
-            weight=origin.weight,
-        )
-
-    def _connection(self) -> UpstreamConnection:
-        return UpstreamConnection(self._responses)
 
 
 def _control_plane_server(control_plane: ControlPlane) -> UpstreamServer:

@@ -16,6 +16,8 @@ from machpay_gateway.web.request_facts import PEER_HEADER
 _VERSIONS = (b"1.0", b"1.1")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PORT = re.compile(rb"[0-9]{1,5}")
+_PREFIX = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@%/]{0,1024}")  # RFC 3986 §3.3, undecoded
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"upgrade", b"expect", PEER_HEADER, OWN_REQUEST_HEADER})
 _TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 # They frame the request and route it. Connection must not remove them: a body would be read as requests.
@@ -27,22 +29,30 @@ Hops = tuple[int | None, ...]  # addresses from the client to our peer; None is 
 
 
 class ForwardedInfo(NamedTuple):
-    """The content of Forwarded (RFC 7239): *hops* from the client up to our peer, and its *scheme* and *host*."""
+    """The content of Forwarded (RFC 7239): *hops* from the client up to our peer, and its *scheme* and *host*.
+
+    *more* are lines of our peer's that are passed on: the client's port, and the prefix that was stripped of its path.
+    """
 
     hops: Hops
     scheme: bytes
     host: bytes | None
+    more: bytes = b""
 
 
 def forwarded_info(request: RequestHead, hops: Hops, scheme: bytes, *, is_trusted: bool) -> ForwardedInfo:
-    """Return where *request* comes from; X-Forwarded-Proto and -Host count if the peer *is_trusted*."""
-    host = request.host
+    """Return where *request* comes from; X-Forwarded-Proto, -Host, -Port and -Prefix count if the peer *is_trusted*."""
+    host, more = request.host, b""
     if is_trusted:
         if request.forwarded_proto in _SCHEMES:
             scheme = request.forwarded_proto or scheme
         if request.forwarded_host and _HOST.fullmatch(request.forwarded_host):
             host = request.forwarded_host
-    return _new(ForwardedInfo, (hops, scheme, host))
+        if request.forwarded_port and _PORT.fullmatch(request.forwarded_port):
+            more = b"\r\nX-Forwarded-Port: " + request.forwarded_port
+        if request.forwarded_prefix and _PREFIX.fullmatch(request.forwarded_prefix):
+            more += b"\r\nX-Forwarded-Prefix: " + request.forwarded_prefix
+    return _new(ForwardedInfo, (hops, scheme, host, more))
 
 
 def upstream_head(
@@ -60,14 +70,14 @@ def upstream_head(
 
     *assertion* is a signed statement about the caller, *trace* the lines of the trace context.
     """
-    hops, scheme, host = forwarded
+    hops, scheme, host, more = forwarded
     added = gateway_lines(principal, hops, scheme, request.host, host, request.minor, brand.header_prefix)
     end = b"\r\n" + trace + request.framing
     if assertion:
         end += b"%b: %b\r\n" % (brand.assertion_header.encode(), assertion)
     for value in authorization:
         end += b"Authorization: %b\r\n" % value
-    return b"".join((request.start, added, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
+    return b"".join((request.start, added, more, b"\r\nX-Request-Id: ", request_id, end, b"\r\n"))
 
 
 def control_plane_head(head: bytes, cookies: tuple[bytes, ...], own_request: bytes) -> bytes:

@@ -47,13 +47,18 @@ class UpstreamServer:
         *,
         options: UpstreamOptions = DEFAULTS,
         weight: int = 1,
+        authority: bytes = b"",
+        check_host: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open connections with *connect*. *name* is for the log, and for hashing; *clock* is monotonic, in seconds.
 
-        *weight* is its share of the requests, beside those of the other servers.
+        *weight* is its share of the requests, beside those of the other servers. *authority* is its name
+        and port, *check_host* the Host of health checks.
         """
         self.name = name
+        self.authority = authority
+        self.check_host = check_host
         self.weight = float(weight)
         self.hash_key = sha256(name.encode()).digest()
         self._clock = clock

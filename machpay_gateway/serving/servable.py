@@ -20,10 +20,10 @@ BACKLOG = 4096
 def check_servable(settings: Settings) -> None:
     """Check that these *settings* can be served. Raises ConfigurationError with the way out."""
     server = settings.server
-    if server.control_plane != "only" and not settings.upstreams:
+    if server.control_plane != "only" and not settings.upstreams and not settings.services:
         raise ConfigurationError(
-            "upstreams: none is set, so there is nowhere to forward requests to; set [upstreams] live or sandbox, or "
-            'control_plane = "only" under [server]'
+            "upstreams: none is set, so there is nowhere to forward requests to; set [upstreams] live or sandbox, "
+            '[services.NAME], or control_plane = "only" under [server]'
         )
     if server.workers > 1 and settings.redis is None:
         raise ConfigurationError(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 # They say where and how a host serves, and may differ between hosts that decide alike.
-_OF_HOSTS = frozenset({"server", "upstreams", "proxy", "traces"})
+_OF_HOSTS = frozenset({"server", "upstreams", "services", "proxy", "traces"})
 _CHARACTERS = 12
 
 

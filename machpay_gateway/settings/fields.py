@@ -24,7 +24,8 @@ from machpay_gateway.core.limits.rate import TIERS, AnonymousLimits, Tier, parse
 from machpay_gateway.core.network.address import Allowlist, parse_allowlist, parse_network
 from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.forwarded import UNIX_PEER
-from machpay_gateway.core.network.proxy_settings import ProxySettings
+from machpay_gateway.core.network.proxy_settings import ProxySettings, option_names
+from machpay_gateway.core.network.service import UpstreamService
 from machpay_gateway.core.network.upstream import Upstream, parse_origin, parse_server
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.core.network.url import without_user
@@ -35,7 +36,7 @@ from machpay_gateway.settings.console import ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
 from machpay_gateway.settings.lines import SettingPath
 from machpay_gateway.settings.server import ServerSettings, parse_number
-from machpay_gateway.settings.tables import Report, parse_table, unknown_setting
+from machpay_gateway.settings.tables import Report, parse_table, unknown_setting, valid_changes
 
 Reader = Callable[[object, SettingPath, Report], object]
 
@@ -49,6 +50,7 @@ _LEAST_CACHED, _MOST_CACHED = 100, 10_000_000
 _MAX_WORKERS = 100_000  # over all hosts
 _MIN_SECRET_KEY = 32  # characters: 128 bits when they are hex
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_SERVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UPSTREAMS = ("live", "sandbox")
 _DATABASE_SCHEMES = ("sqlite", "postgresql", "memory")
 
@@ -287,7 +289,23 @@ def _with_numbers(table: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str, Upstream]:
+def _services(value: object, path: SettingPath, report: Report) -> Mapping[str, UpstreamService]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{value!r} is not a table of services")
+    services = {}
+    for name, item in value.items():
+        if not _SERVICE.fullmatch(str(name)):
+            report((*path, name), f"{name!r} is not the name of a service: use letters, digits, - and _")
+        elif not isinstance(item, Mapping):
+            report((*path, name), f"{item!r} is not a table with live, sandbox or both")
+        else:
+            services[name] = _upstreams(item, (*path, name), report)
+            if not any(upstream in item for upstream in _UPSTREAMS):
+                report((*path, name), "names neither live nor sandbox, so there is nowhere to forward requests to")
+    return services
+
+
+def _upstreams(value: object, path: SettingPath, report: Report) -> UpstreamService:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{value!r} is not a table of upstreams")
     upstreams = {}
@@ -303,8 +321,12 @@ def _upstreams(value: object, path: SettingPath, report: Report) -> Mapping[str,
         for mistake in mistakes:
             report((*path, name), mistake)
         if servers and not mistakes:
-            upstreams[name] = Upstream.of(servers, options)
-    return upstreams
+            try:
+                upstreams[name] = Upstream.of(servers, options)
+            except ConfigurationError as exc:
+                report((*path, name), str(exc))
+    changes = {name: _from_text(item) for name, item in value.items() if name in option_names()}
+    return UpstreamService(upstreams, dict(valid_changes(changes, path, report, of_service=True)))
 
 
 def _upstream_options(value: Mapping[str, Any], path: SettingPath, report: Report) -> UpstreamOptions:
@@ -314,8 +336,8 @@ def _upstream_options(value: Mapping[str, Any], path: SettingPath, report: Repor
     for name, item in value.items():
         if name in names:
             options[name] = _with_numbers(item) if isinstance(item, Mapping) else _from_text(item)
-        elif name not in _UPSTREAMS:
-            report((*path, name), unknown_setting(name, [*_UPSTREAMS, *names]))
+        elif name not in _UPSTREAMS and name not in option_names():
+            report((*path, name), unknown_setting(name, [*_UPSTREAMS, *names, *option_names()]))
     return parse_table(UpstreamOptions, options, path, report) or UpstreamOptions()
 
 
@@ -327,8 +349,8 @@ def _server_mistake(server: object) -> str | None:
     except ConfigurationError:
         masked = without_user(url) if isinstance(url, str) else url
         return (
-            f"{masked!r} is not an http:// or https:// address without a path, user or password, nor the unix:/path of "
-            "a socket"
+            f"{masked!r} is not an http:// or https:// address without a query, user or password, nor the unix:/path "
+            "of a socket"
         )
     try:
         parse_server(server)
@@ -407,6 +429,7 @@ FIELDS: Mapping[str, Reader] = {
     "on_limiter_failure": _one_of("local", "deny", "allow"),
     "expected_workers": _workers,
     "upstreams": _upstreams,
+    "services": _services,
     "proxy": _table_of(ProxySettings),
     "server": _table_of(ServerSettings),
     "forward_auth": _table_of(ForwardAuthSettings),

@@ -1,6 +1,6 @@
 """The settings themselves, with their defaults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -11,6 +11,7 @@ from machpay_gateway.core.decision.credential_settings import CredentialSettings
 from machpay_gateway.core.decision.hooks import CheckHook, IdentifyHook
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.decision.route_options import RouteOptions
 from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.key import ENVIRONMENTS
@@ -20,7 +21,7 @@ from machpay_gateway.core.network.address import Allowlist
 from machpay_gateway.core.network.cors import CorsSettings
 from machpay_gateway.core.network.page_hosts import PageHosts, bound_pages, page_hosts, shared_hosts
 from machpay_gateway.core.network.proxy_settings import ProxySettings
-from machpay_gateway.core.network.upstream import Upstream
+from machpay_gateway.core.network.service import UpstreamService
 from machpay_gateway.core.oauth.settings import OAuthSettings
 from machpay_gateway.settings.console import CONSOLE_PATH, ConsoleSettings
 from machpay_gateway.settings.forward_auth import ForwardAuthSettings
@@ -60,7 +61,8 @@ class Settings:
     legacy_headers: bool = False
     on_limiter_failure: LimiterFailure = "local"
     expected_workers: int | None = None
-    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+    upstreams: UpstreamService = field(default_factory=UpstreamService)
+    services: Mapping[str, UpstreamService] = field(default_factory=dict)
     proxy: ProxySettings = field(default_factory=ProxySettings)
     server: ServerSettings = field(default_factory=ServerSettings)
     forward_auth: ForwardAuthSettings = field(default_factory=ForwardAuthSettings)
@@ -86,6 +88,18 @@ class Settings:
         return page_hosts(pages)
 
     @property
+    def all_services(self) -> Mapping[str | None, UpstreamService]:
+        """All services by name; None is the default one, `[upstreams]`."""
+        services: dict[str | None, UpstreamService] = {None: self.upstreams}
+        services.update(self.services)
+        return services
+
+    def route_options(self, routes: Iterable[Route] = ()) -> RouteOptions:
+        """Return the settings of the proxy for each of *routes*, which may be more than those configured."""
+        changes = {name: service.options for name, service in self.all_services.items()}
+        return RouteOptions(self.proxy, changes, routes)
+
+    @property
     def scope_descriptions(self) -> Mapping[str, str]:
         """What scopes allow, by their names; none of a list."""
         return self.scopes if isinstance(self.scopes, Mapping) else {}
@@ -106,8 +120,11 @@ class Settings:
             for name in ("console", "oauth", "leaks")
             if getattr(self, name) is not None
         ]
-        if self.upstreams:
-            warnings.append("[upstreams] is set, and MachPayAuth does not forward there: run `machpay-gateway serve`")
+        warnings += [
+            f"[{name}] is set, and MachPayAuth does not forward there: run `machpay-gateway serve`"
+            for name in ("upstreams", "services")
+            if getattr(self, name)
+        ]
         return warnings
 
 
@@ -141,7 +158,8 @@ class Options(TypedDict, total=False):
     on_limiter_failure: LimiterFailure
     expected_workers: int | None
     upstreams: Mapping[str, object]
-    proxy: Mapping[str, float | Sequence[str]]
+    services: Mapping[str, Mapping[str, object]]
+    proxy: Mapping[str, object]
     server: Mapping[str, object]
     forward_auth: Mapping[str, float]
     leaks: LeakSettings | None

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from machpay_gateway.core.decision.policy import find_route_mistakes
 from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.core.network.header_rules import parse_header_rules
+from machpay_gateway.core.network.trusted_headers import hyphenate
 from machpay_gateway.core.scopes import KNOWN_SCOPES, similar_scope
 from machpay_gateway.settings.fields import FIELDS, read_fields
 from machpay_gateway.settings.lines import SettingPath, line_of, lines_of
 from machpay_gateway.settings.model import Options, Settings
 from machpay_gateway.settings.secret_files import replace_secret_files
-from machpay_gateway.settings.tables import unknown_setting
+from machpay_gateway.settings.tables import unknown_service, unknown_setting
 
 DEFAULT_FILE = "machpay.toml"
 _PREFIX = "MACHPAY_"
@@ -110,6 +112,7 @@ def _load(sources: Iterable[_Source], mistakes: list[SettingMistake], file: Path
         _wrong_issuers(issuers, settings),
         _wrong_credentials(settings),
         _wrong_listeners(settings),
+        _wrong_services(routes, settings),
     )
     for path, text in chain.from_iterable(wrong):
         mistakes.append(merged.describe(path, text))
@@ -161,6 +164,34 @@ def _wrong_listeners(settings: Settings) -> Iterator[tuple[SettingPath, str]]:
 def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
     for index, text in find_route_mistakes(settings.routes, settings.tiers, settings.anonymous):
         yield ("routes", indexes[index]), text
+
+
+def _wrong_services(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
+    """Yield the routes whose service is not there, and header rules for the identity headers of the brand."""
+    for index, route in zip(indexes, settings.routes, strict=True):
+        if route.service is not None and route.service not in settings.services:
+            yield ("routes", index, "service"), unknown_service(route.service, settings.services)
+        elif route.service is None and settings.services and not settings.upstreams:
+            yield ("routes", index), "names no service, and there is no default one: add service, or set [upstreams]"
+        yield from _branded_rules(("routes", index), route.proxy, settings)
+    yield from _branded_rules(("upstreams",), settings.upstreams.options, settings)
+    for name, service in settings.services.items():
+        yield from _branded_rules(("services", name), service.options, settings)
+    of_proxy = {name: getattr(settings.proxy, name) for name in ("request_headers", "response_headers")}
+    yield from _branded_rules(("proxy",), of_proxy, settings)
+
+
+def _branded_rules(
+    path: SettingPath, options: Mapping[str, object], settings: Settings
+) -> Iterator[tuple[SettingPath, str]]:
+    prefix = settings.brand.header_prefix.lower()
+    for setting in ("request_headers", "response_headers"):
+        if (table := options.get(setting)) is None:
+            continue
+        rules = parse_header_rules(table, of_responses=setting == "response_headers")
+        for name in sorted({*rules.removed, *(hyphenate(name) for name, _ in rules.fields)}):
+            if name.startswith(prefix):
+                yield (*path, setting), f"{name!r} cannot be changed: the gateway says who the caller is"
 
 
 def _misspelled_scopes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:

@@ -80,6 +80,16 @@ def unknown_setting(name: str, names: Iterable[str]) -> str:
     return f"{name!r} is not a setting here; {way_out}"
 
 
+def unknown_service(name: str, names: Iterable[str]) -> str:
+    """Return the message about a *name* that is not among the *names* of services."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+
+    names = sorted(names)
+    close = get_close_matches(name, names, n=1)
+    way_out = f"did you mean {close[0]!r}?" if close else f"add [services.{name}]"
+    return f"Service {name!r} is not defined; {way_out}" + (f" Known services: {', '.join(names)}" if names else "")
+
+
 def parse_table(table_class: type[Parsed], value: object, path: SettingPath, report: Report) -> Parsed | None:
     """Return *value* if it is a *table_class*, else one parsed from the mapping; None, reported, if it is invalid."""
     if isinstance(value, table_class):
@@ -118,15 +128,17 @@ def _parse_within(table_class: type, name: str, value: Any, path: SettingPath, r
     if nested is not None and value is not None:
         return parse_table(nested, value, path, report)
     if table_class is Route and name == "proxy" and isinstance(value, Mapping):
-        return dict(_proxy_changes(value, path, report))
+        return dict(valid_changes(value, path, report))
     return value
 
 
-def _proxy_changes(changes: Mapping[str, Any], path: SettingPath, report: Report) -> Iterator[tuple[str, Any]]:
-    """Yield those of a route's *changes* that are valid, each by itself."""
+def valid_changes(
+    changes: Mapping[str, Any], path: SettingPath, report: Report, *, of_service: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """Yield those *changes* of the proxy's settings, by a route or a service, that are valid, each by itself."""
     for name, value in changes.items():
         try:
-            ProxySettings().with_changes({name: value})
+            ProxySettings().with_changes({name: value}, of_service=of_service)
         except ConfigurationError as exc:
             report((*path, name), str(exc))
         else:

@@ -50,7 +50,7 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
 
-    def add(  # noqa: PLR0917 - positional, because it is called for every request
+    def add(  # noqa: PLR0913, PLR0917 - positional, because it is called for every request
         self,
         facts: RequestFacts,
         principal: Principal | Anonymous | None,
@@ -60,8 +60,12 @@ class AccessLog:
         steps: Steps,
         sent_bytes: int,
         trace_id: bytes = b"",
+        forwarded_path: str | None = None,
     ) -> None:
-        """Add the line of a finished request. Without a trace, *trace_id* is empty."""
+        """Add the line of a finished request. Without a trace, *trace_id* is empty.
+
+        *forwarded_path* is what the upstream got, if that is not the authorized path.
+        """
         now = self._clock()
         second = int(now)
         if second != self._second:
@@ -87,6 +91,8 @@ class AccessLog:
             )
         if trace_id:
             durations = b'%b,"trace_id":"%b"}\n' % (durations[:-2], trace_id)
+        if forwarded_path is not None:
+            durations = b'%b,"forwarded_path":%b}\n' % (durations[:-2], orjson.dumps(mask_secrets(forwarded_path)))
         members = format_members(method, path, status, outcome, match, key, address)
         self._lines.append(
             b"".join((self._prefix, _MILLISECONDS[int((now - second) * 1000)], request_id, members, durations))

@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 from machpay_gateway.core.decision.policy import Policy
 from machpay_gateway.core.decision.route import Route
-from machpay_gateway.core.network.proxy_settings import ALLOW, ProxySettings
+from machpay_gateway.core.decision.route_options import RouteOptions
+from machpay_gateway.core.network.proxy_settings import ALLOW
 from machpay_gateway.web.path import LONG, canonical_path, is_routable
 
 # RFC 3986 §2.3: letters, digits and `-._~`.
@@ -49,16 +50,14 @@ class _Reading(NamedTuple):
 
 
 class PathReader:
-    """Reads paths by what the routes of *policy* allow, which *proxy* has the defaults of."""
+    """Reads paths by what the *options* of the routes of *policy* allow."""
 
-    def __init__(self, policy: Policy | None = None, proxy: ProxySettings | None = None) -> None:
+    def __init__(self, policy: Policy | None = None, options: RouteOptions | None = None) -> None:
         """Without a *policy*, read the paths that every route allows."""
         self._policy = policy
-        self._proxy = proxy = proxy or ProxySettings()
-        routes = () if policy is None else policy.routes
-        every_option = [proxy, *(proxy.with_changes(route.proxy) for route in routes)]
+        self._options = options or RouteOptions()
         self._is_lenient = any(
-            ALLOW in {each.encoded_slash, each.double_slash, each.non_utf8_escapes} for each in every_option
+            ALLOW in {each.encoded_slash, each.double_slash, each.non_utf8_escapes} for each in self._options.all
         )
 
     def read(self, method: str, raw: bytes) -> SentPath:
@@ -92,7 +91,7 @@ class PathReader:
         return path if is_strict or self._allows(policy.rule(method, path), reading) else None
 
     def _allows(self, rule: object, reading: _Reading) -> bool:
-        options = self._proxy.with_changes(rule.proxy) if isinstance(rule, Route) else self._proxy
+        options = self._options.of(rule) if isinstance(rule, Route) else self._options.default
         return (
             (not reading.has_encoded_slash or options.encoded_slash == ALLOW)
             and (not reading.has_double_slash or options.double_slash == ALLOW)

@@ -29,6 +29,35 @@ def test_a_fine_file_is_a_table_of_its_routes(invoke: Invoke) -> None:
     assert "machpay.toml is valid: 6 routes; other requests are refused." in result.stdout
 
 
+def test_services_and_forwarded_paths_are_shown(invoke_bare: Invoke) -> None:
+    Path("machpay.toml").write_text(
+        """
+        [upstreams]
+        live = "http://127.0.0.1:9000"
+        [services.billing]
+        live = "http://127.0.0.1:9001/base"
+        [[routes]]
+        match = "GET /invoices/{id}"
+        service = "billing"
+        rewrite = "/internal/{id}"
+        encoded_slash = "allow"
+        [[routes]]
+        match = "GET /other"
+        """,
+        encoding="utf-8",
+    )
+    lines = [line.split() for line in invoke_bare("policy", "check").stdout.splitlines()]
+    assert lines[0] == ["METHOD", "PATH", "ACCESS", "COST", "SERVICE"]
+    assert [line[-1] for line in lines[1:3]] == ["billing", "-"]
+    explained = invoke_bare("policy", "explain", "GET", "/invoices/a%2Fb").stdout
+    assert re.search(r"service +billing \(live\)", explained)
+    assert re.search(r"forwarded path +/internal/a%2Fb", explained)
+    assert re.search(r"environments +live\n", explained)
+    explanation = json.loads(invoke_bare("policy", "explain", "GET", "/invoices/1", "--json").stdout)
+    assert (explanation["service"], explanation["forwarded_path"]) == ("billing", "/internal/1")
+    assert explanation["rule"]["environments"] == ["live"]
+
+
 def test_every_mistake_is_named_with_its_line(invoke_bare: Invoke) -> None:
     Path("machpay.toml").write_text(MISTAKEN, encoding="utf-8")
 

@@ -102,6 +102,7 @@ class Ended(NamedTuple):
     outcome: str
     status: int
     steps: Steps
+    forwarded_path: str | None
 
 
 class Log:
@@ -111,8 +112,8 @@ class Log:
         self.ended: list[Ended] = []
 
     def add(self, facts: RequestFacts, *details: Any) -> None:  # noqa: ANN401 - of which three are of use
-        _, _, outcome, status, steps, *_ = details
-        self.ended.append(Ended(facts, str(outcome), status, steps))
+        _, _, outcome, status, steps, *rest = details
+        self.ended.append(Ended(facts, str(outcome), status, steps, rest[2] if len(rest) > 2 else None))
 
 
 @dataclass

@@ -7,7 +7,6 @@ from random import Random
 import pytest
 
 from machpay_gateway import Tier
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from tests.proxy.harness import Client, Rig, Upstream, fields_of, proxied, request
 
 _SLOTS = 100
@@ -91,7 +90,7 @@ async def test_nobody_gets_the_response_of_another_client(seed: int) -> None:
         assert sum(task.result() for task in tasks) > _CLIENTS * 10
         await rig.until(lambda: not len(rig.proxy))
         assert {ended.status for ended in rig.ended} <= {200, 499, 502}
-        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0, 0]
+        assert [server.in_flight for server in rig.proxy.router.pools["live"].servers] == [0, 0]
         assert await _slots_left(rig, secret) == _SLOTS - 1  # but for the one that asks
 
 

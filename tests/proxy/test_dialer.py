@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.network.upstream import parse_origin
 from machpay_gateway.proxy.dead_peers import DETECTION_SECONDS, detect_dead_peers
 from machpay_gateway.proxy.dialer import Dialer
@@ -185,7 +184,7 @@ async def test_a_name_that_moves_is_followed_while_its_connections_are_busy(name
                 assert await _served_by(rig, (old, new)) == 0
             assert old.connections == 1
             names.addresses = (SECOND,)
-            (server,) = rig.proxy.router.pool_for(ANONYMOUS).servers
+            (server,) = rig.proxy.router.pools["live"].servers
             await rig.until(lambda: not server.idle)  # by the timer that runs once a second
             assert [await _served_by(rig, (old, new)) for _ in range(3)] == [1] * 3
 

@@ -9,7 +9,6 @@ import pytest
 
 from machpay_gateway import Tier
 from machpay_gateway.core.decision.decision import Allowed, Decision
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.limits.admission import Admitted
 from machpay_gateway.core.limits.plan import tier_plan
 from machpay_gateway.gate import PendingIdentity
@@ -218,7 +217,7 @@ async def test_a_connection_made_for_a_disconnected_client_serves_the_next_reque
         await client.send(request())
         assert (await client.answer())[0] == 200
         assert (upstream.connections, len(upstream.heads)) == (2, 2)
-        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0]
+        assert [server.in_flight for server in rig.proxy.router.pools["live"].servers] == [0]
 
 
 @pytest.mark.parametrize("first", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"])

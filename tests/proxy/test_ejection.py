@@ -2,7 +2,6 @@
 
 import pytest
 
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.upstream import UpstreamConnection
@@ -112,4 +111,4 @@ async def test_a_server_that_answers_503_to_all_gets_few_requests() -> None:
                 await client.send(request())
                 statuses.append((await client.answer())[0])
             assert statuses.count(503) == 10
-            assert list(rig.proxy.router.pool_for(ANONYMOUS).problems()) == servers[:1]
+            assert list(rig.proxy.router.pools["live"].problems()) == servers[:1]

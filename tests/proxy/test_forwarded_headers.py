@@ -91,6 +91,28 @@ async def test_a_trusted_peer_names_scheme_and_host(fields: Sequence[str], proto
     assert seen.values(b"host") == [b"api.test"]  # what the upstream routes by stays as it was
 
 
+@pytest.mark.parametrize(
+    "fields, port, prefix",
+    [
+        (["X-Forwarded-Port: 8443", "X-Forwarded-Prefix: /shop/%C3%A9"], [b"8443"], [b"/shop/%C3%A9"]),
+        (["X-Forwarded-Port: 8443, 80", "X-Forwarded-Prefix: shop"], [], []),
+        (["X-Forwarded-Port: x", "X-Forwarded-Prefix: /a, /b"], [], []),
+        (["X-Forwarded-Port: 1", "X-Forwarded-Port: 2", "X-Forwarded-Prefix: /a", "X-Forwarded-Prefix: /b"], [], []),
+        (["X_Forwarded_Port: 8443", "X-Forwarded_Prefix: /a"], [], []),
+    ],
+)
+async def test_a_trusted_peer_names_port_and_prefix(
+    fields: Sequence[str], port: list[bytes], prefix: list[bytes]
+) -> None:
+    seen = await _sent_on(*fields, **_TRUSTED)
+    assert (seen.values(b"x-forwarded-port"), seen.values(b"x-forwarded-prefix")) == (port, prefix)
+    seen = await _sent_on(*fields)
+    assert (seen.values(b"x-forwarded-port"), seen.values(b"x-forwarded-prefix")) == ([], [])
+    passed: Options = {"proxy": {"pass_headers": ["X-Forwarded-Port"]}}
+    seen = await _sent_on("X-Forwarded-Port: 1", "X-Forwarded-Prefix: /a", **passed)
+    assert (seen.values(b"x-forwarded-port"), seen.values(b"x-forwarded-prefix")) == ([b"1"], [])
+
+
 async def test_a_trusted_peer_names_the_request() -> None:
     strict = Strict()
     async with Upstream(strict) as upstream, proxied(upstream, **_TRUSTED) as rig, rig.client() as client:

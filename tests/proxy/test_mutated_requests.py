@@ -10,7 +10,6 @@ from urllib.parse import unquote
 import pytest
 
 from machpay_gateway import Tier
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from tests.proxy.cases import all_cases, with_credential, with_host
 from tests.proxy.harness import Rig, Upstream, fields_of, proxied, request
 from tests.proxy.strict import Strict
@@ -137,7 +136,7 @@ async def _check(count: int, seed: int, caplog: pytest.LogCaptureFixture) -> Non
             assert seen.values(b"x-machpay-account") != [b"other"]
         assert {ended.status for ended in rig.ended} <= _STATUSES
         assert caplog.text == ""
-        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0]
+        assert [server.in_flight for server in rig.proxy.router.pools["live"].servers] == [0]
         async with rig.client() as client:
             await client.send(request("GET", "/v1/x", secret=secret))
             status, head, _ = await client.answer()

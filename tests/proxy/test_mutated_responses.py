@@ -8,7 +8,6 @@ from random import Random
 import h11
 import pytest
 
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from tests.proxy.harness import OK, Rig, Upstream, proxied, request
 
 _AT_ONCE = 64
@@ -105,7 +104,7 @@ async def _check(count: int, seed: int, caplog: pytest.LogCaptureFixture) -> Non
         await rig.until(lambda: not len(rig.proxy))
         assert sum(whole) > count // 4
         assert {ended.status for ended in rig.ended} & set(range(500, 600)) <= {502, 504}
-        assert [server.in_flight for server in rig.proxy.router.pool_for(ANONYMOUS).servers] == [0]
+        assert [server.in_flight for server in rig.proxy.router.pools["live"].servers] == [0]
     assert caplog.text == ""
 
 

@@ -5,7 +5,6 @@ import socket
 
 import pytest
 
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import response_fields
@@ -54,7 +53,7 @@ async def test_a_failed_connect_leaves_no_request_in_flight() -> None:
         for _ in range(3):
             await client.send(request())
             assert (await client.answer())[0] == 502
-        (server,) = rig.proxy.router.pool_for(ANONYMOUS).servers
+        (server,) = rig.proxy.router.pools["live"].servers
         assert (server.in_flight, server.errors[CONNECT]) == (0, 3)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.upstream import UpstreamConnection
@@ -44,7 +43,7 @@ async def test_safe_requests_are_sent_to_another_server(
                     statuses.append(int((await client.head()).split()[1]))
             assert sorted(statuses) == [200, expected]
             assert (len(bad.heads), len(good.heads)) == (1, 2 if expected == 200 else 1)
-            pool = rig.proxy.router.pool_for(ANONYMOUS)
+            pool = rig.proxy.router.pools["live"]
             assert pool.retries == (expected == 200)
             await rig.until(lambda: not any(server.in_flight for server in pool.servers))
 
@@ -67,7 +66,7 @@ async def test_other_statuses_pass(options: Mapping[str, object]) -> None:
             answers.append(await client.answer())
         refused = [body for status, _, body in answers if status == 503]
         assert set(refused) == {b"busy"}
-        assert len(refused) + rig.proxy.router.pool_for(ANONYMOUS).retries == 12
+        assert len(refused) + rig.proxy.router.pools["live"].retries == 12
 
 
 async def test_if_all_servers_fail_the_last_response_passes_and_each_got_the_request_once() -> None:
@@ -94,7 +93,7 @@ async def test_retries_are_at_most_their_share_of_requests() -> None:
         for _ in range(200):
             await client.send(request())
             assert (await client.answer())[0] == 503
-        retries = rig.proxy.router.pool_for(ANONYMOUS).retries
+        retries = rig.proxy.router.pools["live"].retries
         assert len(one.heads) + len(two.heads) == 200 + retries
         assert 10 + 0.2 * 180 <= retries <= 10 + 0.2 * 200
 

@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 
-from machpay_gateway.core.decision.principal import ANONYMOUS
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.upstream_server import LOST, UpstreamServer
 from tests.clocks import FixedClock
@@ -72,7 +71,7 @@ async def test_an_idle_connection_that_has_ended_is_not_reused() -> None:
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request())
         await client.answer()
-        (server,) = rig.proxy.router.pool_for(ANONYMOUS).servers
+        (server,) = rig.proxy.router.pools["live"].servers
         connection = server.take_idle()
         assert connection is not None
         server.give_back(connection)
@@ -229,5 +228,5 @@ async def test_no_request_is_in_flight_once_all_have_ended() -> None:
                     await client.reader.read(65536)
             await rig.until(partial(_has, rig, count + 1))
         await rig.until(lambda: not len(rig.proxy))
-        pool = rig.proxy.router.pool_for(ANONYMOUS)
+        pool = rig.proxy.router.pools["live"]
         assert [server.in_flight for server in pool.servers] == [0]

@@ -107,7 +107,6 @@ async def test_a_path_is_authorized_decoded() -> None:
         (b"CONNECT api.test:80 HTTP/1.1", 501),
         (b"CONNECT /public/x HTTP/1.1", 501),
         (b"TRACE /public/x HTTP/1.1", 501),
-        (b"OPTIONS * HTTP/1.1", 400),
         (b"OPTIONS /public/x HTTP/1.1", b"/public/x"),
         (b"PURGE /public/x HTTP/1.1", b"/public/x"),
         (b"M-SEARCH /public/x HTTP/1.1", b"/public/x"),
@@ -142,6 +141,24 @@ async def test_a_request_line_is_unambiguous(line: bytes, expected: int | bytes)
         assert status == (200 if isinstance(expected, bytes) else expected)
         if b"\r\nConnection: close\r\n" in head:
             assert await client.rest() == b""
+
+
+async def test_a_question_about_the_whole_server_is_answered_here() -> None:
+    strict = Strict()
+    async with Upstream(strict) as upstream, proxied(upstream) as rig, rig.client() as client:
+        for raw in (b"OPTIONS * HTTP/1.1" + _HOST, request("OPTIONS", "*", "Content-Length: 2", body=b"ok")):
+            await client.send(raw)
+            status, head, body = await client.answer()
+            assert (status, body) == (200, b"")
+            assert b"\r\nx-request-id: " in head
+        await client.send(request("OPTIONS", "/public/x"))
+        assert (await client.answer())[0] == 200
+        await client.send(b"OPTIONS * HTTP/1.0\r\n\r\n")
+        assert b" 200 OK\r\n" in await client.rest()
+        assert [seen.target for seen in strict.requests] == [b"/public/x"]
+        assert [(ended.facts.method, ended.outcome, ended.status) for ended in rig.ended] == [
+            ("OPTIONS", "allowed", 200)
+        ] * 4
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,17 @@ def tls_server(*flags: str) -> Iterator[TlsServer]:
             yield TlsServer(server, proxy, ca_path)
 
 
-def write_certificates(folder: Path) -> tuple[Path, Path]:
-    """Return the paths of an authority's certificate, and of a server's certificate with its key."""
+def write_certificates(folder: Path, name: str = "") -> tuple[Path, Path]:
+    """Return the paths of an authority's certificate, and of a server's certificate with its key.
+
+    The server's is for *name*, or for the address of this host.
+    """
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_path, chain_path = folder / "ca.pem", folder / "server.pem"
     ca_path.write_bytes(_pem(_authority(ca_key)))
     plain = serialization.NoEncryption()
     key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-    chain_path.write_bytes(key_pem + _pem(_certificate(key.public_key(), ca_key)))
+    chain_path.write_bytes(key_pem + _pem(_certificate(key.public_key(), ca_key, name)))
     return ca_path, chain_path
 
 
@@ -77,15 +80,17 @@ def _authority(ca_key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     )
 
 
-def _certificate(public_key: ec.EllipticCurvePublicKey, ca_key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _certificate(
+    public_key: ec.EllipticCurvePublicKey, ca_key: ec.EllipticCurvePrivateKey, name: str
+) -> x509.Certificate:
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
-    address = x509.IPAddress(ipaddress.ip_address(HOST))
+    subject = x509.DNSName(name) if name else x509.IPAddress(ipaddress.ip_address(HOST))
     return (
         _blank(public_key, "Test server")
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([subject]), critical=False)
         .add_extension(authority, critical=False)
         .sign(ca_key, hashes.SHA256())
     )

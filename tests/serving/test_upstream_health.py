@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from machpay_gateway import Gateway
+from machpay_gateway.core.decision.route_options import RouteOptions
+from machpay_gateway.core.network.service import UpstreamService
 from machpay_gateway.core.network.upstream import Upstream as UpstreamServers
 from machpay_gateway.core.network.upstream_options import HealthCheck, UpstreamOptions
-from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.routing import UpstreamRouter
 from machpay_gateway.serving import upstream_health
@@ -47,7 +48,7 @@ async def checked(folder: Path, *upstreams: Upstream, check: HealthCheck = CHECK
     """Yield the pool of one worker."""
     options = UpstreamOptions(health=check)
     urls = [f"http://127.0.0.1:{upstream.port}" for upstream in upstreams]
-    router = UpstreamRouter({"live": UpstreamServers.of(urls, options)}, None, HeadLimits(1024, 10))
+    router = UpstreamRouter({None: UpstreamService({"live": UpstreamServers.of(urls, options)})}, None, RouteOptions())
     health = UpstreamHealth(router.pools, folder)
     health.start()
     try:
@@ -158,8 +159,8 @@ async def test_the_next_worker_to_check_knows_the_results_of_the_last(
 ) -> None:
     options = UpstreamOptions(health=HealthCheck("/", interval_seconds=0.1, unhealthy=100, healthy=100))
     async with Server(statuses=[503]) as bad:
-        servers = {"live": UpstreamServers.of([f"http://127.0.0.1:{bad.port}"], options)}
-        routers = [UpstreamRouter(servers, None, HeadLimits(1024, 10)) for _ in range(2)]
+        service = UpstreamService({"live": UpstreamServers.of([f"http://127.0.0.1:{bad.port}"], options)})
+        routers = [UpstreamRouter({None: service}, None, RouteOptions()) for _ in range(2)]
         first, second = (UpstreamHealth(router.pools, tmp_path) for router in routers)
         first.start()
         await until(routers[0].pools["live"].problems)

@@ -66,6 +66,18 @@ async def test_a_line_names_the_violated_policies_of_the_requests_that_have_some
     assert [line.get("violated_policies") for line in lines] == [None, ["minute", "account-month"], None]
 
 
+async def test_a_line_has_the_forwarded_path_if_that_is_another_one(tmp_path: Path) -> None:
+    log = AccessLog(str(tmp_path / "log"))
+    steps = Steps(BEGAN, BEGAN, BEGAN, BEGAN, BEGAN)
+    for forwarded in (None, "/internal/1%2Fx", f"/keys/sk_live_{'a1B2' * 12}"):
+        log.add(FACTS, ANONYMOUS, ROUTE, "allowed", 200, steps, 17, b"0af7", forwarded)
+    await log.close()
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["trace_id"] for line in lines] == ["0af7"] * 3
+    assert [line.get("forwarded_path") for line in lines[:2]] == [None, "/internal/1%2Fx"]
+    assert "a1B2a1B2" not in lines[2]["forwarded_path"]
+
+
 async def test_lines_that_could_not_be_written_are_counted(tmp_path: Path) -> None:
     log = AccessLog(str(tmp_path))  # which is a folder
     for _ in range(3):

@@ -113,13 +113,14 @@ class _Tree:
 class Policy:
     """Finds the route of a request."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a decision depends on
         self,
         routes: Iterable[Route] = (),
         *,
         tiers: Mapping[str, Tier] = TIERS,
         unlisted: Unlisted = "authenticated",
         environments: Iterable[str] = ENVIRONMENTS,
+        unlisted_environments: Iterable[str] | None = None,
         scopes: Iterable[str] = (),
         own_routes: Iterable[Route] = (),
         anonymous: AnonymousLimits | None = None,
@@ -127,7 +128,8 @@ class Policy:
     ) -> None:
         """Compile *routes*. *scopes* are names that keys may hold besides the default ones and those in routes.
 
-        *own_routes* are those of the gateway's own APIs; *environments* do not narrow them. *anonymous* limits callers
+        *own_routes* are those of the gateway's own APIs; *environments* do not narrow them; *unlisted_environments*
+        are those of what no route lists, if they are fewer. *anonymous* limits callers
         of the other public routes. *pages* are public, by their paths, where no literal route is. Raises
         ConfigurationError, for example for two routes that match the same requests.
         """
@@ -141,7 +143,9 @@ class Policy:
         self._own = frozenset(route.match for route in (*own_routes, *self._pages.values()))
         self._unlimited = {PREFLIGHT.match, *self._own}
         self.unlisted = unlisted
-        self._unlisted_route = _UNLISTED.within(served)
+        self._unlisted_route = _UNLISTED.within(
+            served if unlisted_environments is None else frozenset(unlisted_environments)
+        )
         self.scopes = tuple(dict.fromkeys([*KNOWN_SCOPES, *scopes, *_required_scopes(self.routes)]))
         for _, mistake in find_route_mistakes(self.routes, self.tiers, anonymous):
             raise ConfigurationError(mistake)

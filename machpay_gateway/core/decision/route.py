@@ -6,10 +6,12 @@ from copy import copy
 from dataclasses import dataclass, field, fields
 from operator import itemgetter
 
+from machpay_gateway.core.decision.path_rewriting import PathRewriting, parse_rewriting
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.keys.key import ENVIRONMENTS
 from machpay_gateway.core.limits.rate import RouteLimit
 from machpay_gateway.core.network.cors import CORS_OFF, CorsSettings
+from machpay_gateway.core.network.header_rules import HeaderRules
 from machpay_gateway.core.network.proxy_settings import PathChoice, ProxySettings
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
 
@@ -29,8 +31,8 @@ METHODS = frozenset(
 )
 _LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@]+")  # RFC 3986 §3.3 pchar, unescaped
 _PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(:path)?\}")
-# Options of the proxy that are fields of a route, too.
-_OWN_OPTIONS = ("encoded_slash", "double_slash", "non_utf8_escapes", "buffer")
+# Settings of the proxy that are fields of a route.
+_OWN_OPTIONS = ("encoded_slash", "double_slash", "non_utf8_escapes", "buffer", "request_headers", "response_headers")
 ONE_SEGMENT, ALL_THE_REST = PARAMETERS = ("{}", "{:path}")  # parameters in `segments`
 
 
@@ -46,8 +48,10 @@ class Route:
     window; 0 counts for concurrency only. *limit* applies beside those of tiers: a `RouteLimit`, or its table. A
     *public* route needs no credential. *environments* are those whose credentials are accepted. *proxy* overrides
     settings of the reverse proxy for this route, by the names of `ProxySettings`; *encoded_slash*, *double_slash*,
-    *non_utf8_escapes* and *buffer* are four of these. *cors* replaces the `cors` of the settings for this route: a
-    `CorsSettings`, or its table. Raises ConfigurationError.
+    *non_utf8_escapes*, *buffer*, *request_headers* and *response_headers* are some of these. The proxy forwards to the
+    upstreams of *service*, or to the default ones. It removes *strip_prefix* from the path and puts *add_prefix* before
+    it, or makes it of *rewrite*, a template with parameters of *match*. *cors* replaces the `cors` of the settings for
+    this route: a `CorsSettings`, or its table. Raises ConfigurationError.
     """
 
     match: str
@@ -61,11 +65,18 @@ class Route:
     double_slash: PathChoice | None = None
     non_utf8_escapes: PathChoice | None = None
     buffer: bool | None = None
+    request_headers: HeaderRules | Mapping[str, object] | None = field(default=None, hash=False, repr=False)
+    response_headers: HeaderRules | Mapping[str, object] | None = field(default=None, hash=False, repr=False)
+    service: str | None = None
+    strip_prefix: str | None = None
+    add_prefix: str | None = None
+    rewrite: str | None = None
     cors: CorsSettings | Mapping[str, object] | None = None
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
     limits: tuple[tuple[str, RouteLimit], ...] = field(init=False, repr=False)  # by `match`
+    rewriting: PathRewriting | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.match, str):  # TOML and untyped callers may pass any type
@@ -81,6 +92,13 @@ class Route:
         if self.public and requires.alternatives:
             raise ConfigurationError(f"Route {self.match!r} is public and requires {requires}: drop one of the two")
         object.__setattr__(self, "proxy", self._proxy_changes())
+        if self.service is not None and not (self.service and type(self.service) is str):
+            raise ConfigurationError(f"Route {self.match!r}: service {self.service!r} is not the name of a service")
+        try:
+            rewriting = parse_rewriting(self.match, self.strip_prefix, self.add_prefix, self.rewrite)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"Route {self.match!r}: {exc}") from exc
+        object.__setattr__(self, "rewriting", rewriting)
         object.__setattr__(self, "cors", _parse_cors(self.match, self.cors))
         limit = _parse_limit(self.match, self.limit, public=self.public)
         object.__setattr__(self, "limit", limit)
