@@ -26,6 +26,7 @@ from machpay_gateway.gate import Gate, PendingAdmission, PendingIdentity
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
+from machpay_gateway.settings.model import check_certified_routes
 from machpay_gateway.web.application_scopes import ApplicationScopes, may_refuse
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers, sending_cors
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
@@ -103,7 +104,8 @@ class MachPayAuth:
             self._detour = partial(_fail, exc)
 
     def _warn(self) -> None:
-        """Log what is set and nobody serves here."""
+        """Log what is set and nobody serves here. Raises ConfigurationError for what must not go unchecked."""
+        check_certified_routes(self.gateway.settings)
         for warning in self.gateway.settings.unserved_by_middleware:
             logger.warning("%s", warning)
 

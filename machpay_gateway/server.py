@@ -35,6 +35,7 @@ from machpay_gateway.middleware import MachPayAuth
 from machpay_gateway.problem_pages import problem_paths
 from machpay_gateway.settings import Options, Settings
 from machpay_gateway.settings.console import CONSOLE_PATH
+from machpay_gateway.settings.model import check_certified_routes
 from machpay_gateway.telemetry.own_requests import OWN_REQUEST_HEADER, OwnRequests, note_decision
 from machpay_gateway.web.lifespan import Resource, run_lifespan
 from machpay_gateway.web.page_hosts import PageGuard
@@ -98,6 +99,8 @@ def control_plane(gateway: Gateway, app: ASGIApp | None = None, *, trust: Trust 
 
     *trust* is in the proxies in front, by default as in the settings.
     """
+    if app is not None:
+        check_certified_routes(gateway.settings)
     own = key_api(gateway)
     own.add_route(JWKS_PATH, _jwks(gateway))
     at: dict[str, ASGIApp] = {}

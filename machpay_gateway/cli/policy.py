@@ -199,6 +199,8 @@ def _rule_fields(explanation: Explanation, rule: Route) -> list[tuple[str, str]]
     if explanation.outcome == "strictest":
         fields.append(("because", "some servers interpret the path as one of another rule: all of these rules apply"))
     fields.append(("requires", "nothing: it is public" if rule.public else access_of(rule)))
+    if rule.client_certificate == "required":
+        fields.append(("client certificate", "required"))
     if not rule.public:
         fields.append(("cost", f"{rule.cost} unit{'' if rule.cost == 1 else 's'} of the rate"))
         fields.append(("environments", ", ".join(sorted(rule.environments)) or "none: no key can be used here"))

@@ -12,6 +12,7 @@ from machpay_gateway.core.decision.principal import Principal
 from machpay_gateway.core.decision.problem import problem_for
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.decision.request_facts import RequestFacts
+from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.forwarded import is_trusted_proxy
 from machpay_gateway.core.usage.counters import PREFLIGHT_OUTCOME
 from machpay_gateway.core.usage.outcome import RequestOutcome, outcome_of, outcome_of_refusal
@@ -35,6 +36,7 @@ class ForwardAuth:
         self._gateway = gateway
         self._cors = Cors.of(gateway.settings.cors, gateway.settings.routes, gateway.policy)
         self._paths = PathReader(gateway.policy, gateway.settings.route_options(gateway.policy.routes))
+        self._has_certified_routes = any(route.client_certificate == "required" for route in gateway.policy.routes)
         self.leases = HeldLeases(gateway.settings.forward_auth.lease_seconds)
 
     def handles(self, scope: Scope) -> bool:
@@ -67,12 +69,19 @@ class ForwardAuth:
         """Return why *check* is refused for any caller, None when the gate decides."""
         if check.fault:
             return Denied(Reason.MALFORMED_REQUEST, check.fault, message=check.fault)
+        if self._has_certified_routes and (route := self._certified_route(check.facts)) is not None:
+            return Denied(Reason.CLIENT_CERTIFICATE_REQUIRED, "check requests do not have one", route)
         pages = self._gateway.page_guard
         if pages is None:
             return None
         # The proxy forwards to its own upstream, which does not have the gateway's pages.
         detail = pages.refusal_to_forward(check.facts.path, check.host)
         return None if detail is None else Denied(Reason.ROUTE_NOT_FOUND, detail)
+
+    def _certified_route(self, facts: RequestFacts) -> Route | None:
+        """Return the route of the client's request if it requires a client certificate."""
+        route = self._gateway.policy.route_for(facts)
+        return route if isinstance(route, Route) and route.client_certificate == "required" else None
 
     def _trusts(self, scope: Scope) -> bool:
         return scope["type"] == "http" and is_trusted_proxy(peer_of(scope), self._gateway.trust.proxies)

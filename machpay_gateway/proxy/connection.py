@@ -69,7 +69,10 @@ class ClientConnection(ClientStream):
         self.address = parse_address(self.host)
         self.is_trusted = context.is_trusted_proxy(self.host)
         self.hops = (self.address,)
-        self.scheme = b"http" if transport.get_extra_info("ssl_object") is None else b"https"
+        tls = transport.get_extra_info("ssl_object")
+        self.scheme = b"http" if tls is None else b"https"
+        if tls is not None and context.takes_certificates:
+            self.certificate = context.certificate_lines(tls)
         self.began_at = perf_counter()
         self.idle_at = monotonic()
         self.due = self.idle_at + context.head_seconds

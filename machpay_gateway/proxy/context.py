@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 import sys
 import time
 from collections.abc import Coroutine
@@ -13,6 +14,7 @@ from machpay_gateway.core.decision.policy import PREFLIGHT
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import Route
+from machpay_gateway.core.network.client_certificate import certificate_fields
 from machpay_gateway.core.network.forwarded import forwarding_chain, is_trusted_proxy
 from machpay_gateway.core.usage.outcome import RequestOutcome
 from machpay_gateway.gateway import Gateway
@@ -95,6 +97,8 @@ class ProxyContext:
         self.smallest_body_limit = min(
             (options.max_body_bytes for options in route_options.all if options.max_body_bytes), default=sys.maxsize
         )
+        self.takes_certificates = settings.server.client_ca is not None
+        self.has_certified_routes = any(route.client_certificate == "required" for route in settings.routes)
         self.cors = Cors.of(settings.cors, settings.routes, self.gate.policy)
         self.router = UpstreamRouter(
             settings.all_services, control_plane, route_options, with_cors=self.cors is not None
@@ -163,6 +167,21 @@ class ProxyContext:
         """Return how the request that a CORS preflight announces is forwarded, which the preflight follows."""
         actual = self.gate.policy.rule(facts.preflight_for or "", facts.path or "")
         return self.plan_for(actual) if isinstance(actual, Route) else None
+
+    def certificate_lines(self, tls: ssl.SSLObject) -> bytes:
+        """Return the lines of the identity headers about the certificate that the client has presented, if it has."""
+        der = tls.getpeercert(binary_form=True)
+        if der is None:
+            return b""
+        fields = certificate_fields(tls.getpeercert() or {}, der, self.gateway.brand.header_prefix)
+        return b"".join(f"{name}: {value}\r\n".encode() for name, value in fields)
+
+    def route_of_uncertified(self, facts: RequestFacts) -> Route | None:
+        """Return the request's route if it requires a client certificate. A preflight has none."""
+        route = self.gate.policy.route_for(facts)
+        if not isinstance(route, Route) or facts.preflight_for is not None:
+            return None
+        return route if route.client_certificate == "required" else None
 
     def route_of_oversized(self, facts: RequestFacts, length: int) -> Route | None:
         """Return the request's route if it takes no body of *length* bytes."""

@@ -24,6 +24,7 @@ class ClientStream(asyncio.Protocol):
         "began_at",
         "body",
         "buffer",
+        "certificate",
         "due",
         "hops",
         "host",
@@ -48,6 +49,7 @@ class ClientStream(asyncio.Protocol):
         """Begin without a request."""
         self.buffer = b""  # received, but not parsed yet
         self.body: Body | None = None
+        self.certificate = b""  # the lines of identity headers about the client's certificate, b"" without one
         self.is_full = False  # the client reads too slowly
         self.is_lingering = self._is_paused = False
         self.will_close = False  # after the current response

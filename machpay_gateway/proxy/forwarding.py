@@ -60,6 +60,7 @@ logger = logging.getLogger("machpay_gateway")
 
 _DECISION_SECONDS = 30.0  # for stores and issuers, each of which has a shorter timeout of its own
 _CLIENT_GONE = 499
+_NO_CERTIFICATE = "the connection has no client certificate"
 _TOO_LARGE = "the body exceeds the route's limit"
 _OVERLOAD_SECONDS = 1.0  # of Retry-After: requests end all the time
 _SWITCHING_PROTOCOLS = 101
@@ -211,6 +212,13 @@ class Forwarder(UpstreamHandler):
             refusing = context.gate.refuse(self.facts, route, Reason.BODY_TOO_LARGE, _TOO_LARGE)
             self._identify(refusing)
             return
+        if (
+            context.has_certified_routes
+            and not self._client.certificate
+            and (route := context.route_of_uncertified(self.facts)) is not None
+        ):
+            self._identify(context.gate.refuse(self.facts, route, Reason.CLIENT_CERTIFICATE_REQUIRED, _NO_CERTIFICATE))
+            return
         decision = context.gate.decide_nowait(self.facts)
         if type(decision) is Allowed:
             self._allow(decision)
@@ -345,7 +353,7 @@ class Forwarder(UpstreamHandler):
             context.gateway.brand,
             authorization=authorization,
             assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
-            trace=b"" if context.traces is None else self._begin_trace(),
+            lines=client.certificate if context.traces is None else self._begin_trace() + client.certificate,
         )
 
     # Forwarding the request.

@@ -64,15 +64,16 @@ def upstream_head(
     *,
     authorization: tuple[bytes, ...] = (),
     assertion: bytes = b"",
-    trace: bytes = b"",
+    lines: bytes = b"",
 ) -> bytes:
     """Return the head of *request* for the upstream, with the caller's *authorization* if that is forwarded.
 
-    *assertion* is a signed statement about the caller, *trace* the lines of the trace context.
+    *assertion* is a signed statement about the caller, *lines* are those of the trace context
+    and of the client's certificate.
     """
     hops, scheme, host, more = forwarded
     added = gateway_lines(principal, hops, scheme, request.host, host, request.minor, brand.header_prefix)
-    end = b"\r\n" + trace + request.framing
+    end = b"\r\n" + lines + request.framing
     if assertion:
         end += b"%b: %b\r\n" % (brand.assertion_header.encode(), assertion)
     for value in authorization:

@@ -49,13 +49,19 @@ class CallerTls:
         """Load the certificates of *settings*, of which there is at least one. Raises ConfigurationError."""
         self._settings = settings
         self._files = FileWatch(tls_files(settings))
+        self._listener_contexts: dict[bool, ssl.SSLContext] = {}  # by whether they require a certificate
         self._set(load_certificates(settings))
         self.mistake = ""  # why the files as they are now cannot be used
 
-    def listener_context(self) -> ssl.SSLContext:
-        """Return the context of a listener."""
-        context = _context(self._settings.certificate_files[0])
-        context.sni_callback = self._select
+    def listener_context(self, *, requires_certificate: bool) -> ssl.SSLContext:
+        """Return the context of a listener. *requires_certificate* is whether callers must present one."""
+        context = self._listener_contexts.get(requires_certificate)
+        if context is None:
+            context = _context(self._settings, self._settings.certificate_files[0])
+            if requires_certificate:
+                context.verify_mode = ssl.CERT_REQUIRED
+            context.sni_callback = self._select
+            self._listener_contexts[requires_certificate] = context
         return context
 
     def expiries(self) -> Mapping[str, float]:
@@ -110,13 +116,14 @@ class CallerTls:
 
 def tls_files(settings: ServerSettings) -> Sequence[str]:
     """Return the files that TLS towards callers is read from."""
-    return [path for pair in settings.certificate_files for path in (pair.certificate, pair.key)]
+    files = [path for pair in settings.certificate_files for path in (pair.certificate, pair.key)]
+    return files if settings.client_ca is None else [*files, settings.client_ca]
 
 
 def load_certificates(settings: ServerSettings) -> Sequence[LoadedCertificate]:
     """Return the certificates of *settings*. Raises ConfigurationError for the first that cannot be used."""
     return [
-        LoadedCertificate(files.certificate, _context(files), *_names_and_expiry(files.certificate))
+        LoadedCertificate(files.certificate, _context(settings, files), *_names_and_expiry(files.certificate))
         for files in settings.certificate_files
     ]
 
@@ -131,7 +138,7 @@ def read_certificates(path: str) -> "Sequence[Certificate]":
         raise ConfigurationError(f"{path!r} has no certificate that can be read: {exc}") from exc
 
 
-def _context(files: CertificateFiles) -> ssl.SSLContext:
+def _context(settings: ServerSettings, files: CertificateFiles) -> ssl.SSLContext:
     """Return a context with the certificate in *files*. Raises ConfigurationError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -144,6 +151,15 @@ def _context(files: CertificateFiles) -> ssl.SSLContext:
             f"server.{files.setting}: {files.certificate!r} with {files.key!r} cannot be used: {exc}"
         ) from exc
     context.set_alpn_protocols(_PROTOCOLS)
+    if settings.client_ca is not None:
+        try:
+            context.load_verify_locations(settings.client_ca)
+        except (OSError, ssl.SSLError) as exc:
+            raise ConfigurationError(f"server.client_ca: {settings.client_ca!r} cannot be used: {exc}") from exc
+        context.verify_mode = ssl.CERT_OPTIONAL
+        # A resumed session would skip the check against an authority that has been removed since.
+        context.options |= ssl.OP_NO_TICKET
+        context.num_tickets = 0
     return context
 
 

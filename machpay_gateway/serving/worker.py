@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -47,6 +48,7 @@ from machpay_gateway.serving.tls import CallerTls
 from machpay_gateway.serving.upstream_health import UpstreamHealth
 from machpay_gateway.serving.vitals import Vitals
 from machpay_gateway.settings import Options, load_settings
+from machpay_gateway.settings.listeners import Listener
 from machpay_gateway.telemetry.access_log import OFF, AccessLog
 from machpay_gateway.telemetry.logs import configure_logging
 from machpay_gateway.telemetry.own_requests import OwnRequests
@@ -92,7 +94,7 @@ class Worker:
             wanted=server.workers,
         )
         self._tls = CallerTls(server) if server.certificate_files else None
-        self._context = None if self._tls is None else self._tls.listener_context()
+        self._contexts = [self._context_of(listener) for listener in server.listeners]
         self.is_draining = False
         self._proxy: Proxy | None = None
         self._log: AccessLog | None = None
@@ -148,19 +150,17 @@ class Worker:
     async def _serve_control_plane_only(self, stack: AsyncExitStack, report: int) -> None:
         settings = self.gateway.settings.server
         app, servers = control_plane(self.gateway), []
-        for has_tls in (False, True):
-            listeners = [listening for listening, number in self._listeners if self._has_tls(number) is has_tls]
-            if listeners:
-                server = AsgiServer(
-                    app,
-                    *listeners,
-                    context=self._context if has_tls else None,
-                    keepalive_seconds=settings.keepalive_seconds,
-                    drain_seconds=settings.drain_seconds,
-                    idle_grace_seconds=idle_grace_seconds(settings.drain_seconds),
-                )
-                servers.append(server)
-                await self._start_server(stack, server)
+        for context in dict.fromkeys(self._contexts):
+            server = AsgiServer(
+                app,
+                *(listening for listening, number in self._listeners if self._contexts[number] is context),
+                context=context,
+                keepalive_seconds=settings.keepalive_seconds,
+                drain_seconds=settings.drain_seconds,
+                idle_grace_seconds=idle_grace_seconds(settings.drain_seconds),
+            )
+            servers.append(server)
+            await self._start_server(stack, server)
         await self._until_stopped(report)
         for server in servers:
             server.stop_accepting()
@@ -185,15 +185,17 @@ class Worker:
         code = SERVICE_RESTART if self._is_replaced else GOING_AWAY
         await proxy.close(settings.drain_seconds, close_code=code)
 
-    def _has_tls(self, number: int) -> bool:
+    def _context_of(self, listener: Listener) -> ssl.SSLContext | None:
         server = self.gateway.settings.server
-        return server.has_tls(server.listeners[number])
+        if self._tls is None or not server.has_tls(listener):
+            return None
+        return self._tls.listener_context(requires_certificate=server.requires_certificate(listener))
 
     async def _serve_on(
         self, proxy: Proxy, listening: socket.socket, number: int
     ) -> asyncio.Server | ProxyProtocolServer:
         settings = self.gateway.settings.server
-        context = self._context if self._has_tls(number) else None
+        context = self._contexts[number]
         detect_dead_peers(listening)  # of each connection that it accepts
         if settings.has_proxy_protocol(settings.listeners[number]):
             server = ProxyProtocolServer(

@@ -4,8 +4,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from machpay_gateway.core.decision.route import ClientCertificate
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.upstream import MAX_PATH_BYTES
 
@@ -61,7 +62,8 @@ class Listener:
     `unix:/path`. *mode* are the permissions of a Unix socket, in octal, and *owner* its `user`, `user:group` or
     `:group`. *tls* is whether callers use TLS; without it, they do where there is a certificate and no Unix socket.
     *proxy_protocol* is whether its peers are proxies that begin each connection with a header of the PROXY protocol;
-    without it, it is as `server.proxy_protocol` says. Raises ConfigurationError.
+    without it, it is as `server.proxy_protocol` says. *client_certificate* is whether callers must present
+    one, by default as `server.client_certificate` says. Raises ConfigurationError.
     """
 
     address: str
@@ -69,6 +71,7 @@ class Listener:
     owner: str | None = None
     tls: bool | None = None
     proxy_protocol: bool | None = None
+    client_certificate: ClientCertificate | None = None
     places: tuple[ListenAddress | UnixAddress, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -194,6 +197,13 @@ def _check_flags(listener: Listener) -> None:
     for name in ("tls", "proxy_protocol"):
         if (flag := getattr(listener, name)) is not None and type(flag) is not bool:
             raise ConfigurationError(f"{name} is true or false, not {flag!r}")
+    choices = get_args(ClientCertificate)
+    if listener.client_certificate is not None and listener.client_certificate not in choices:
+        raise ConfigurationError(
+            f"client_certificate {listener.client_certificate!r} is not one of {', '.join(choices)}"
+        )
+    if listener.client_certificate == "required" and listener.is_unix:
+        raise ConfigurationError("client_certificate is for addresses with TLS, not for Unix sockets")
     if listener.tls and listener.is_unix:
         raise ConfigurationError("tls is for addresses, not for Unix sockets, which do not leave the host")
 

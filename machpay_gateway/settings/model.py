@@ -12,6 +12,7 @@ from machpay_gateway.core.decision.hooks import CheckHook, IdentifyHook
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.decision.route_options import RouteOptions
+from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.jose.assertion import AssertionSettings
 from machpay_gateway.core.jose.issuer import Issuer
 from machpay_gateway.core.keys.key import ENVIRONMENTS
@@ -126,6 +127,16 @@ class Settings:
             if getattr(self, name)
         ]
         return warnings
+
+
+def check_certified_routes(settings: Settings) -> None:
+    """Check that no route requires what an ASGI application does not see. Raises ConfigurationError."""
+    for route in settings.routes:
+        if route.client_certificate == "required":
+            raise ConfigurationError(
+                f"Route {route.match!r}: client_certificate is checked by `machpay-gateway serve` alone, and not by a "
+                "middleware: serve it so, or have the server in front require certificates"
+            )
 
 
 class Options(TypedDict, total=False):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from machpay_gateway.core.decision.route import ClientCertificate
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.proxy_settings import HEAD_BYTES
 from machpay_gateway.settings.certificates import CertificateFiles, parse_certificates
@@ -20,6 +21,12 @@ _NUMBERS = (
     ("max_head_bytes", *HEAD_BYTES),
     ("max_header_lines", 10, 1000),
 )
+_CHOICES = (
+    ("control_plane", ControlPlane),
+    ("client_certificate", ClientCertificate),
+    ("log_format", LogFormat),
+    ("log_level", LogLevel),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,10 @@ class ServerSettings:
     *listen* is the address for callers, or a list of them, each as text or as a table of a `Listener`. *management* is
     the address for operators, or empty for none. *control_plane* is whether the control plane is served beside the
     proxy, not at all, or alone. *tls_certificate* and *tls_key* are PEM files; *certificates* are tables with more of
-    them, of which each caller gets the one for the name that it asks for. *proxy_protocol* is whether each connection
-    begins with a header of the PROXY protocol. *access_log* is `stdout`, `off` or a file.
-    *log_format* is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
+    them, of which each caller gets the one for the name that it asks for. *client_ca* are the authorities of client
+    certificates, a PEM file, and *client_certificate* is whether each caller needs one. *proxy_protocol* is whether
+    each connection begins with a header of the PROXY protocol. *access_log* is `stdout`, `off` or a file. *log_format*
+    is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
     with 0 as many as its file descriptors allow. The head of a request has at most *max_head_bytes* and
@@ -45,6 +53,8 @@ class ServerSettings:
     tls_certificate: str | None = None
     tls_key: str | None = None
     certificates: str | Sequence[object] = ()
+    client_ca: str | None = None
+    client_certificate: ClientCertificate = "optional"
     proxy_protocol: bool = False
     access_log: str = "stdout"
     log_format: LogFormat = "text"
@@ -73,21 +83,33 @@ class ServerSettings:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name} is a number of seconds, not {seconds!r}")
             object.__setattr__(self, name, seconds)
-        for name, choices in (("control_plane", ControlPlane), ("log_format", LogFormat), ("log_level", LogLevel)):
+        for name, choices in _CHOICES:
             if (choice := getattr(self, name)) not in get_args(choices):
                 raise ConfigurationError(f"{name} {choice!r} is not one of {', '.join(get_args(choices))}")
-        if type(self.proxy_protocol) is not bool:
-            raise ConfigurationError(f"proxy_protocol is true or false, not {self.proxy_protocol!r}")
         if not self.access_log:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
+        if type(self.proxy_protocol) is not bool:
+            raise ConfigurationError(f"proxy_protocol is true or false, not {self.proxy_protocol!r}")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
         files = parse_certificates(self.tls_certificate, self.tls_key, self.certificates)
         object.__setattr__(self, "certificate_files", files)
         if not files and any(listener.tls for listener in self.listeners):
             raise ConfigurationError("tls_certificate is not set, and a listener has tls = true: set both, or neither")
+        if self.client_ca is not None and not files:
+            raise ConfigurationError("client_ca needs tls_certificate and tls_key: without them there is no TLS")
+        is_required = any(self.requires_certificate(listener) for listener in self.listeners)
+        if self.client_ca is None and is_required:
+            raise ConfigurationError("client_certificate needs client_ca, the authorities that issue them")
 
     def has_proxy_protocol(self, listener: Listener) -> bool:
         """Return whether connections to *listener* begin with a header of the PROXY protocol."""
         return self.proxy_protocol if listener.proxy_protocol is None else listener.proxy_protocol
+
+    def requires_certificate(self, listener: Listener) -> bool:
+        """Return whether callers of *listener* must present a certificate."""
+        return (listener.client_certificate or self.client_certificate) == "required" and not listener.is_unix
 
     def has_tls(self, listener: Listener) -> bool:
         """Return whether callers of *listener* use TLS."""

@@ -162,6 +162,10 @@ def _wrong_listeners(settings: Settings) -> Iterator[tuple[SettingPath, str]]:
 
 
 def _wrong_routes(indexes: Sequence[int], settings: Settings) -> Iterator[tuple[SettingPath, str]]:
+    if settings.server.client_ca is None:
+        for index, route in zip(indexes, settings.routes, strict=True):
+            if route.client_certificate == "required":
+                yield ("routes", index, "client_certificate"), "needs client_ca under [server], and TLS"
     for index, text in find_route_mistakes(settings.routes, settings.tiers, settings.anonymous):
         yield ("routes", indexes[index]), text
 

@@ -34,6 +34,7 @@ def test_the_table_has_a_row_for_every_reason_and_no_other() -> None:
         ("insufficient_scope", 403, 4403),
         ("address_not_allowed", 403, 4403),
         ("wrong_environment", 403, 4403),
+        ("client_certificate_required", 403, 4403),
         ("route_not_found", 404, 4404),
         ("rate_limited", 429, 4429),
         ("concurrency_limited", 429, 4429),

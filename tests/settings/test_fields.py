@@ -272,6 +272,23 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ('[server]\nlisten = { address = ":1", tls = 1 }', "2: server.listen: tls is true or false, not 1"),
         ('[server]\nlisten = { address = "unix:/s", tls = true }', "2: server.listen: tls is for addresses"),
         ('[server]\nlisten = { address = ":1", tls = true }', "2: server.listen: tls_certificate is not set, and a"),
+        ('[server]\nclient_ca = "a.pem"', "2: server.client_ca: client_ca needs tls_certificate and tls_key"),
+        (
+            '[server]\nclient_certificate = "required"',
+            "2: server.client_certificate: client_certificate needs client_ca, the authorities that issue them",
+        ),
+        (
+            '[server]\nlisten = { address = ":1", client_certificate = "yes" }',
+            "2: server.listen: client_certificate 'yes' is not one of optional, required",
+        ),
+        (
+            '[[routes]]\nmatch = "GET /a"\nclient_certificate = "required"',
+            "3: routes[0].client_certificate: needs client_ca",
+        ),
+        (
+            '[[routes]]\nmatch = "GET /a"\nclient_certificate = true',
+            "3: routes[0].client_certificate: Route 'GET /a': cl",
+        ),
         ("[server]\nproxy_protocol = 1", "2: server.proxy_protocol: proxy_protocol is true or false, not 1"),
         ("[server]\nproxy_protocol = true", "2: server.proxy_protocol: proxy_protocol needs trusted_proxies"),
         (

@@ -99,6 +99,13 @@ PROBLEMS: Mapping[Reason, ProblemType] = {
         4403,
         "Use a live key where live data is served, and a test key in the sandbox.",
     ),
+    Reason.CLIENT_CERTIFICATE_REQUIRED: ProblemType(
+        403,
+        "Client certificate required",
+        "This needs a connection with a client certificate.",
+        4403,
+        "Connect over TLS with the certificate and the key that the operator of this API has given to you.",
+    ),
     Reason.FORBIDDEN: ProblemType(
         403,
         "Forbidden",

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     WRONG_ENVIRONMENT = "wrong_environment"
+    CLIENT_CERTIFICATE_REQUIRED = "client_certificate_required"
     FORBIDDEN = "forbidden"
     ROUTE_NOT_FOUND = "route_not_found"
     RATE_LIMITED = "rate_limited"

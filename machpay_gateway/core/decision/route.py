@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from operator import itemgetter
+from typing import Literal, get_args
 
 from machpay_gateway.core.decision.path_rewriting import PathRewriting, parse_rewriting
 from machpay_gateway.core.errors import ConfigurationError
@@ -14,6 +15,8 @@ from machpay_gateway.core.network.cors import CORS_OFF, CorsSettings
 from machpay_gateway.core.network.header_rules import HeaderRules
 from machpay_gateway.core.network.proxy_settings import PathChoice, ProxySettings
 from machpay_gateway.core.scopes import ScopeExpression, parse_scope_expression
+
+ClientCertificate = Literal["optional", "required"]
 
 ANY_METHOD = "*"
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*|\*")
@@ -51,7 +54,8 @@ class Route:
     *non_utf8_escapes*, *buffer*, *request_headers* and *response_headers* are some of these. The proxy forwards to the
     upstreams of *service*, or to the default ones. It removes *strip_prefix* from the path and puts *add_prefix* before
     it, or makes it of *rewrite*, a template with parameters of *match*. *cors* replaces the `cors` of the settings for
-    this route: a `CorsSettings`, or its table. Raises ConfigurationError.
+    this route: a `CorsSettings`, or its table. *client_certificate* is whether `machpay-gateway serve`
+    requires one of the connection. Raises ConfigurationError.
     """
 
     match: str
@@ -72,6 +76,7 @@ class Route:
     add_prefix: str | None = None
     rewrite: str | None = None
     cors: CorsSettings | Mapping[str, object] | None = None
+    client_certificate: ClientCertificate = "optional"
     method: str = field(init=False, repr=False)
     segments: tuple[str, ...] = field(init=False, repr=False)
     requires: ScopeExpression = field(init=False, repr=False)
@@ -99,6 +104,10 @@ class Route:
         except ConfigurationError as exc:
             raise ConfigurationError(f"Route {self.match!r}: {exc}") from exc
         object.__setattr__(self, "rewriting", rewriting)
+        if self.client_certificate not in get_args(ClientCertificate):
+            raise ConfigurationError(
+                f"Route {self.match!r}: client_certificate {self.client_certificate!r} is not optional or required"
+            )
         object.__setattr__(self, "cors", _parse_cors(self.match, self.cors))
         limit = _parse_limit(self.match, self.limit, public=self.public)
         object.__setattr__(self, "limit", limit)
@@ -172,6 +181,7 @@ class Route:
             # In one order, however they were found: their numbers are in the names of policies.
             "limits": tuple(sorted({limit for route in routes for limit in route.limits}, key=itemgetter(0))),
             "public": may_be_public and all(route.public for route in routes),
+            "client_certificate": max(route.client_certificate for route in routes),  # "required" of both
             # Servers disagree on which of them it is: what they do not have in common is not allowed.
             "cors": routes[0].cors if all(route.cors == routes[0].cors for route in routes) else CORS_OFF,
             "environments": frozenset.intersection(*(frozenset(route.environments) for route in routes)),

@@ -43,6 +43,7 @@ GROUPS: Mapping[Reason, OutcomeGroup] = {
     Reason.INSUFFICIENT_SCOPE: OutcomeGroup.FORBIDDEN,
     Reason.ADDRESS_NOT_ALLOWED: OutcomeGroup.FORBIDDEN,
     Reason.WRONG_ENVIRONMENT: OutcomeGroup.FORBIDDEN,
+    Reason.CLIENT_CERTIFICATE_REQUIRED: OutcomeGroup.FORBIDDEN,
     Reason.FORBIDDEN: OutcomeGroup.FORBIDDEN,
     Reason.ROUTE_NOT_FOUND: OutcomeGroup.MALFORMED,
     Reason.RATE_LIMITED: OutcomeGroup.RATE_LIMITED,
