@@ -25,7 +25,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "api": _API,
     "console": _PAGES,
     "oauth": _PAGES,
-    "proxy": (*_API, "httptools", "prometheus_client", "structlog", "uvicorn", *_UVLOOP, "websockets"),
+    "proxy": (*_API, "h2", "httptools", "prometheus_client", "structlog", "uvicorn", *_UVLOOP, "websockets"),
     "postgresql": ("asyncpg",),
     "otel": ("opentelemetry",),
     "fastapi": ("fastapi",),

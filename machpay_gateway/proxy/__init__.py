@@ -10,7 +10,8 @@ The path of a request, in reading order:
 3. `routing` finds the upstream, `pool` a server and an idle connection, `upstream` is that connection.
 4. An upgraded connection goes on as bytes in `tunnel`.
 
-`downstream` is the client's side of flow control, `context` what all connections share, `proxy` their timeouts and the
+`downstream` is what a request needs of its client: `connection` for HTTP/1.1, `http2` for a stream of HTTP/2.
+`context` is what all connections share, `proxy` their timeouts and the
 graceful shutdown, and `eviction` the choice of a connection to close when there are too many.
 """
 

@@ -158,12 +158,17 @@ class ChunkedBody:
         trailers = data[at : end + 2]
         if len(trailers) > _MAX_TRAILERS or not _TRAILERS.fullmatch(trailers):
             raise BodyFramingError("malformed trailers")
-        for line in trailers.split(b"\r\n")[:-1]:
-            if (field := self._fields[line]) is not None and field[0] not in {CONTENT_TYPE, DATE}:
-                raise BodyFramingError("a trailer field that belongs in the head")
+        check_trailers(trailers, self._fields)
         self.trailers = trailers
         self.is_done = True
         return end + 4
+
+
+def check_trailers(trailers: bytes, fields: HeaderFields) -> None:
+    """Check these lines, each with its CR LF, by the rules in *fields*. Raises BodyFramingError."""
+    for line in trailers.split(b"\r\n")[:-1]:
+        if (field := fields[line]) is not None and field[0] not in {CONTENT_TYPE, DATE}:
+            raise BodyFramingError("a trailer field that belongs in the head")
 
 
 def chunk(payload: bytes) -> bytes:

@@ -86,6 +86,7 @@ class ProxyContext:
         self.challenge = trust.credentials.challenge
         self.head_seconds = settings.server.head_seconds
         self.keepalive_seconds = settings.server.keepalive_seconds
+        self.takes_http2 = settings.server.http2
         self.options = settings.proxy
         self._plans: dict[str, RoutePlan] = {}  # by a route's match
         # The control plane, which gets a credential, must read it in the header that replaces its own.
@@ -194,13 +195,15 @@ class ProxyContext:
         self._tasks.add(task)  # the loop itself holds only a weak reference
         task.add_done_callback(self._tasks.discard)
 
-    def record_fault(self, client: ClientStream, request_id: bytes, denied: Denied, status: int) -> None:
-        """Log and count a message that is not a valid request."""
-        facts = RequestFacts("", None, (), client.address, request_id)
+    def record_fault(
+        self, address: int | None, began_at: float, request_id: bytes, denied: Denied, status: int
+    ) -> None:
+        """Log and count a message from *address* that is not a valid request."""
+        facts = RequestFacts("", None, (), address, request_id)
         self.refusals.add(facts, denied)
-        self.recorder.record(None, None, denied.reason, status, client.began_at)
+        self.recorder.record(None, None, denied.reason, status, began_at)
         if self.access_log is not None:
-            steps = Steps(client.began_at, None, None, None, perf_counter())
+            steps = Steps(began_at, None, None, None, perf_counter())
             self.access_log.add(facts, None, None, denied.reason, status, steps, 0, b"")
 
     async def close(self) -> None:

@@ -1,111 +1,98 @@
-"""The client's side of an exchange: flow control, the request's body as it arrives, and how the connection ends."""
+"""The client's side of one request in terms of messages: what a `Forwarder` and a `Tunnel` need of any HTTP version."""
 
-import asyncio
-from time import monotonic
+from typing import Protocol
 
-from machpay_gateway.proxy.bodies import Body, BodyFramingError
-from machpay_gateway.proxy.closing import half_close, reset
+from machpay_gateway.proxy.bodies import Body
+from machpay_gateway.proxy.heads import ResponseHead
+from machpay_gateway.proxy.responses import OwnResponse
 from machpay_gateway.proxy.upstream_request import Hops
 
 NEVER = float("inf")  # the deadline of what waits without a limit
-LINGER_SECONDS = 2.0
-MAX_LINGER_SECONDS = 30.0  # for a client that sends its whole body before it reads the refusal
 
 
-class ClientStream(asyncio.Protocol):
-    """A client's connection as a `Forwarder` and a `Tunnel` use it; `ClientConnection` reads requests from it.
+class ClientStream(Protocol):
+    """A client that has sent one request: a whole connection of HTTP/1.1, or a stream of HTTP/2.
 
-    *body* is what is still to come of the current request, *due* when a wait for the client times out.
+    *body* is what is still to come of the request, *is_full* says that the client reads too slowly, and *will_close*
+    that its connection closes after the response.
     """
 
-    __slots__ = (
-        "_is_paused",
-        "address",
-        "began_at",
-        "body",
-        "buffer",
-        "certificate",
-        "due",
-        "hops",
-        "host",
-        "is_full",
-        "is_lingering",
-        "is_trusted",
-        "lingers_until",
-        "scheme",
-        "transport",
-        "will_close",
-    )
-
-    transport: asyncio.Transport
     address: int | None
     began_at: float  # by `time.perf_counter`
+    body: Body | None
+    certificate: bytes  # the lines of identity headers about the client's certificate, b"" without one
     hops: Hops
     host: str
+    is_full: bool
+    is_http2: bool
     is_trusted: bool  # the peer is a trusted proxy
     scheme: bytes
+    will_close: bool
 
-    def __init__(self) -> None:
-        """Begin without a request."""
-        self.buffer = b""  # received, but not parsed yet
-        self.body: Body | None = None
-        self.certificate = b""  # the lines of identity headers about the client's certificate, b"" without one
-        self.is_full = False  # the client reads too slowly
-        self.is_lingering = self._is_paused = False
-        self.will_close = False  # after the current response
-        self.due = self.lingers_until = NEVER
+    @property
+    def unwritten(self) -> int:
+        """How many bytes of the response the client has not taken yet."""
+
+    # The request.
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether some of the body has arrived that was not taken."""
 
     def pause_reading(self) -> None:
         """Apply backpressure to the client."""
-        if not self._is_paused and not self.transport.is_closing():
-            self._is_paused = True
-            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """End the backpressure."""
-        if self._is_paused and not self.transport.is_closing():
-            self._is_paused = False
-            self.transport.resume_reading()
 
     def take_body(self, body: Body) -> bytes:
-        """Return what has arrived of the current request's *body*. Raises BodyFramingError."""
-        data, self.buffer = self.buffer, b""
-        payload, self.buffer = body.take(data)
-        if body.is_done:
-            self.body = None  # now: the next request, with its own body, may begin before this one has ended
-        return payload
+        """Return what has arrived of the request's *body*. Raises BodyFramingError."""
 
     def discard_body(self) -> bool:
-        """Drop what has arrived of the request's body; return whether that was all of it."""
-        body, self.body = self.body, None
-        if body is None:
-            return True
-        data, self.buffer = self.buffer, b""
-        try:
-            _, self.buffer = body.take(data)
-        except BodyFramingError:
-            return False
-        return body.is_done
+        """Drop what has arrived of the request's body; return whether another request may follow it."""
 
-    def linger(self) -> None:
-        """Close after the client has: closing with unread data would destroy the response (RFC 9112 §9.6)."""
-        self.will_close = True
-        self.body = None
-        self.buffer = b""
-        if self.is_lingering:
-            return
-        self.is_lingering = True
-        self.lingers_until = monotonic() + MAX_LINGER_SECONDS
-        self.due = monotonic() + LINGER_SECONDS
-        self.resume_reading()
-        if not half_close(self.transport):
-            self.transport.close()
+    # The response.
+
+    def send_interim(self, response: ResponseHead) -> None:
+        """Send an interim (1xx) response."""
+
+    def begin_response(  # noqa: PLR0917 - all that its bytes depend on
+        self,
+        response: ResponseHead,
+        start: bytes,
+        added: bytes,
+        payload: bytes,
+        minor: bool,  # noqa: FBT001 - keywords cost time, here and below
+        closes: bool,  # noqa: FBT001
+        is_open: bool,  # noqa: FBT001
+        is_whole: bool,  # noqa: FBT001
+    ) -> None:
+        """Send the head of *response* with the lines *added*, and the first *payload*, in one write.
+
+        *start* is the head's own lines, or those that replace them. The client speaks HTTP/1.1 or, without *minor*,
+        1.0. *closes* says that its connection closes after the response, *is_open* that the length of the body is
+        unknown, and *is_whole* that *payload* is all of it.
+        """
+
+    def send_payload(self, payload: bytes, is_last: bool, trailers: bytes) -> None:  # noqa: FBT001
+        """Send more of the response's body; after the last of it the *trailers*, lines that end in CR LF."""
+
+    def respond(self, response: OwnResponse, *, minor: bool, closes: bool) -> int:
+        """Send a whole *response* of the gateway's own, and return how many bytes that is. The flags are as above."""
+
+    def switch_protocols(self, response: ResponseHead, start: bytes, added: bytes) -> bytes:
+        """Send a 101 *response* with *start* and *added* as above; return what the client has sent already."""
 
     def abort(self, *, by_reset: bool) -> None:
-        """Close so that the client sees an incomplete response: *by_reset* where a close would mark its end."""
-        self.will_close = self.is_lingering = True
-        self.due = monotonic() + LINGER_SECONDS
-        if by_reset:
-            reset(self.transport)
-        else:
-            self.transport.close()  # once the client has taken what is in the write buffer
+        """End the response so that the client sees that it is incomplete: *by_reset* where a close would be its end."""
+
+    def linger(self) -> None:
+        """End the response, and close its connection once the client has taken it."""
+
+    # After a switch of protocols.
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes of the other protocol."""
+
+    def send_end(self) -> bool:
+        """End the direction to the client; return whether the other one stays open."""

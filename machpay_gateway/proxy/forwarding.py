@@ -32,14 +32,7 @@ from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.request_buffer import CONTINUE, RequestBuffer, has_expectation, head_with_length
-from machpay_gateway.proxy.responses import (
-    gateway_lines,
-    interim_head,
-    options_response,
-    refusal,
-    response_head,
-    switching_head,
-)
+from machpay_gateway.proxy.responses import gateway_lines, options_response, refusal
 from machpay_gateway.proxy.route_plan import NO_AUTHORITY, RoutePlan, with_authority
 from machpay_gateway.proxy.tunnel import Tunnel
 from machpay_gateway.proxy.upstream import UpstreamConnection, UpstreamHandler
@@ -99,7 +92,6 @@ class Forwarder(UpstreamHandler):
         "_pending_answer",
         "_plan",
         "_pool",
-        "_response_is_chunked",
         "_server",
         "_total_deadline",
         "_tried",
@@ -165,7 +157,7 @@ class Forwarder(UpstreamHandler):
         self._buffer: RequestBuffer | None = None  # of a body that is complete before it is forwarded
         self._accepted_bytes: int | None = None  # by both sides, at the last timeout
         self.is_over = self._is_recorded = self._is_forwarding = False
-        self._is_head_sent = self._is_request_sent = self._is_responding = self._response_is_chunked = False
+        self._is_head_sent = self._is_request_sent = self._is_responding = False
 
     @property
     def takes_body(self) -> bool:
@@ -235,7 +227,7 @@ class Forwarder(UpstreamHandler):
         headers.append((b"x-request-id", self.facts.request_id))
         closes = self.closes or self._client.will_close
         self.route = route
-        self._client.transport.write(options_response(headers, closes=closes, minor=self.request.minor))
+        self._client.respond(options_response(headers), minor=self.request.minor, closes=closes)
         self._finish(PREFLIGHT_OUTCOME, int(HTTPStatus.NO_CONTENT))
         self._on_end(not closes)
         return True
@@ -244,8 +236,8 @@ class Forwarder(UpstreamHandler):
         """Respond to `OPTIONS *`, which asks whether the server is there, and is about nothing that needs a caller."""
         closes = self.closes or self._client.will_close or not self._client.discard_body()
         headers = [(b"x-request-id", self.facts.request_id), (b"content-length", b"0")]
-        response = options_response(headers, closes=closes, minor=self.request.minor, status=b"200 OK")
-        self._client.transport.write(response)
+        response = options_response(headers, status=HTTPStatus.OK)
+        self._client.respond(response, minor=self.request.minor, closes=closes)
         self._finish(ALLOWED, int(HTTPStatus.OK))
         self._on_end(not closes)
 
@@ -354,6 +346,7 @@ class Forwarder(UpstreamHandler):
             authorization=authorization,
             assertion=context.assertion_for(self.principal) if context.has_assertions else b"",
             lines=client.certificate if context.traces is None else self._begin_trace() + client.certificate,
+            is_http2=client.is_http2,
         )
 
     # Forwarding the request.
@@ -383,8 +376,8 @@ class Forwarder(UpstreamHandler):
     def _begin_buffer(self) -> None:
         """Take the whole body before a server is chosen: a slow client then occupies none."""
         self._buffer = RequestBuffer()
-        if not self._client.buffer and self.request.minor and has_expectation(self._head):
-            self._client.transport.write(interim_head(CONTINUE))  # no upstream can say it
+        if not self._client.has_unread and self.request.minor and has_expectation(self._head):
+            self._client.send_interim(CONTINUE)  # no upstream can say it
         self._extend(self._options.idle_seconds)
         self.send_body()
 
@@ -546,7 +539,7 @@ class Forwarder(UpstreamHandler):
                 self._switch_protocols(upstream, head)
                 return
             if self.request.minor:  # RFC 9110 §15.2: HTTP/1.0 has no interim responses
-                self._client.transport.write(interim_head(head))
+                self._client.send_interim(head)
             self._extend(self._options.first_byte_seconds)
             data = b""  # what follows is in the connection's buffer
 
@@ -600,17 +593,15 @@ class Forwarder(UpstreamHandler):
         is_open = body is not None and not isinstance(body, FixedLengthBody)  # its length is unknown
         if is_open:
             payload, unread = b"", payload
-            self._response_is_chunked = request.minor
             self.closes |= not request.minor  # HTTP/1.0 has no chunks: the response ends with the connection
         if not self._is_request_sent:
             self.closes = True  # the rest of the request will not be read
         self.sent_bytes = len(payload)
         self.closes |= client.will_close
-        if head.is_special:
-            start = self._special_head(head, is_open=is_open)
-        else:
-            start = response_head(head, self._gateway_lines(), minor=request.minor, closes=self.closes, is_open=is_open)
-        client.transport.write(start + payload)
+        start = self._special_start(head) if head.is_special else head.start
+        client.begin_response(
+            head, start, self._gateway_lines(), payload, request.minor, self.closes, is_open, body is None
+        )
         if body is None:
             self._complete()
             return
@@ -620,18 +611,16 @@ class Forwarder(UpstreamHandler):
         if unread:
             self._forward_body(upstream, body, unread)
 
-    def _special_head(self, head: ResponseHead, *, is_open: bool) -> bytes:
-        """Return the response's head after charging its cost, with the gateway's CORS if that is on."""
+    def _special_start(self, head: ResponseHead) -> bytes:
+        """Return the start of the response's head after charging its cost, with the gateway's CORS if that is on."""
         if head.cost is not None:
             self._context.charging.charge(self.admission, head.cost, self.route)
-        added = self._gateway_lines()
-        full = response_head(head, added, minor=self.request.minor, closes=self.closes, is_open=is_open)
         settings = self._cors_settings()
         start = head.start
         if settings is not None and head.plain_start is not None:
             fields = with_cors([(b"vary", value) for value in head.vary], settings, self.request.origin or None)
             start = head.plain_start + b"".join(b"%b: %b\r\n" % field for field in fields)
-        return self._with_rules(start) + full.removeprefix(head.start)
+        return self._with_rules(start)
 
     def _with_rules(self, start: bytes) -> bytes:
         """Return the *start* of a response with the rules of the route applied to its headers."""
@@ -655,12 +644,7 @@ class Forwarder(UpstreamHandler):
 
     def _send_response_body(self, payload: bytes, *, is_last: bool, trailers: bytes) -> None:
         self.sent_bytes += len(payload)
-        if self._response_is_chunked:
-            payload = chunk(payload) if payload else b""
-            if is_last:
-                payload += LAST_CHUNK + trailers + b"\r\n"
-        if payload:
-            self._client.transport.write(payload)
+        self._client.send_payload(payload, is_last, trailers)
         if is_last:
             self._complete()
         else:
@@ -678,7 +662,7 @@ class Forwarder(UpstreamHandler):
         self._extend(self._options.tunnel_idle_seconds)
         if head.cost is not None:
             self._context.charging.charge(self.admission, head.cost, self.route)
-        client.transport.write(self._with_rules(head.start) + switching_head(head, self._gateway_lines()))
+        ahead = client.switch_protocols(head, self._with_rules(head.start), self._gateway_lines())
         self._is_recorded = True  # now, since a tunnel may last for days
         self.record(ALLOWED, self.status)
         self._is_responding = True
@@ -687,8 +671,7 @@ class Forwarder(UpstreamHandler):
         )
         if client.is_full:
             self.client_is_full()
-        if client.buffer:
-            ahead, client.buffer = client.buffer, b""
+        if ahead:
             tunnel.client_received(ahead)
         client.resume_reading()
         if rest := upstream.take_buffer():
@@ -698,6 +681,14 @@ class Forwarder(UpstreamHandler):
         return gateway_lines(self.principal, self.admission, self.facts.request_id, legacy=self._context.legacy_headers)
 
     # Timeouts.
+
+    def check_timeouts(self, now: float) -> None:
+        """Handle what is due at *now*."""
+        if self.due <= now:
+            self.expire()
+        elif self.recheck_at <= now:
+            self.recheck_at = now + CHECK_SECONDS
+            self._context.run(self.recheck())
 
     def expire(self) -> None:
         """Handle that *due* has passed."""
@@ -735,7 +726,7 @@ class Forwarder(UpstreamHandler):
 
     def _makes_progress(self) -> bool:
         """Return whether either side has read from a write buffer since the last timeout, however slowly."""
-        unwritten = self._client.transport.get_write_buffer_size()
+        unwritten = self._client.unwritten
         if self._upstream is not None:
             unwritten += self._upstream.transport.get_write_buffer_size()
         before, self._accepted_bytes = self._accepted_bytes, self.sent_bytes + self._body_bytes - unwritten
@@ -862,23 +853,20 @@ class Forwarder(UpstreamHandler):
         client = self._client
         self._context.refusals.add(self.facts, denied)
         closes = self.closes or client.will_close or not client.discard_body()
-        response, status = refusal(
+        response = refusal(
             denied,
             self.facts.request_id,
             self._context.gateway.brand,
             legacy=self._context.legacy_headers,
             challenge=self._context.challenge,
             cors=cors_fields(self._cors_settings(), self.request.origin or None),
-            closes=closes,
-            minor=self.request.minor,
             is_head=self.request.method == b"HEAD",
             admission=self.admission,
         )
         self.principal = self.principal or denied.principal
         self.route = self.route or denied.route
-        self.sent_bytes = len(response)
-        client.transport.write(response)
-        self._finish(outcome_of_refusal(denied), status)
+        self.sent_bytes = client.respond(response, minor=self.request.minor, closes=closes)
+        self._finish(outcome_of_refusal(denied), response.status)
         self._on_end(not closes)
 
     def _finish(self, outcome: RequestOutcome, status: int) -> None:

@@ -355,6 +355,7 @@ class ResponseHead(Head):
     upgrade: bytes | None = None
     cost: bytes | None = None  # that the upstream charges
     start = b""
+    block: list[tuple[bytes, bytes]] | None = None  # *start* and *via* as HTTP/2 has them, once that was needed
     is_dated = False
 
     def __init__(self, status: bytes, reason: bytes, *, minor: bool) -> None:

@@ -5,12 +5,12 @@ from time import monotonic
 
 from machpay_gateway.core.network.forwarded import UNIX_PEER
 from machpay_gateway.gateway import Gateway
-from machpay_gateway.proxy.connection import ClientConnection
+from machpay_gateway.proxy.connection import CallerConnection, ClientConnection
 from machpay_gateway.proxy.context import ProxyContext, RequestLog
 from machpay_gateway.proxy.eviction import ConnectionTable
+from machpay_gateway.proxy.http2.callers import Http2Connection
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.proxy.websocket_frames import GOING_AWAY
-from machpay_gateway.web.streams import CHECK_SECONDS
 
 _TICK_SECONDS = 1.0
 _IDLE_GRACE_SECONDS = 2.0  # a client in use does not pause for longer between two requests
@@ -40,7 +40,7 @@ class Proxy:
         self.context = ProxyContext(gateway, control_plane=control_plane, access_log=access_log)
         self.loop = self.context.loop
         self.router = self.context.router
-        self._connections: set[ClientConnection] = set()
+        self._connections: set[CallerConnection] = set()
         self._table = ConnectionTable()
         self._max_connections = max_connections
         self._is_draining = False
@@ -52,7 +52,7 @@ class Proxy:
     @property
     def in_flight(self) -> int:
         """How many requests are in progress."""
-        return sum(connection.forwarder is not None for connection in self._connections)
+        return sum(connection.in_flight for connection in self._connections)
 
     def connect(self) -> ClientConnection:
         """Return the protocol of a new connection."""
@@ -76,9 +76,8 @@ class Proxy:
         now = monotonic()
         ends_at = now + drain_seconds
         for connection in self._connections:
-            connection.will_close = True
             # A request may be in transit on an idle connection, and closing now would lose it.
-            connection.idle_close_at = now + idle_grace_seconds(drain_seconds)
+            connection.drain(now + idle_grace_seconds(drain_seconds))
         self._spread_over(drain_seconds - idle_grace_seconds(drain_seconds), now)
         while self._connections and monotonic() < ends_at:
             self._close_idle(monotonic(), close_code)
@@ -92,22 +91,14 @@ class Proxy:
     def check_timeouts(self, now: float) -> None:
         """Handle what is due at *now*: one timer for all connections costs less than one for each request."""
         for connection in list(self._connections):
-            forwarder = connection.forwarder
-            if forwarder is None:
-                if connection.due <= now:
-                    connection.expire()
-            elif forwarder.due <= now:
-                forwarder.expire()
-            elif forwarder.recheck_at <= now:
-                forwarder.recheck_at = now + CHECK_SECONDS
-                self.context.run(forwarder.recheck())
+            connection.check_timeouts(now)
         self.router.maintain(now)
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(_TICK_SECONDS, self._tick)
         self.check_timeouts(monotonic())
 
-    def _opened(self, connection: ClientConnection) -> None:
+    def _opened(self, connection: CallerConnection) -> None:
         """Accept *connection*, evict another one for it, or turn it away."""
         self._connections.add(connection)
         self._table.add(connection)
@@ -115,16 +106,16 @@ class Proxy:
             self._table.discard(connection)
             connection.turn_away()
         elif self._is_draining:
-            connection.will_close = True
+            connection.drain(0.0)
 
-    def _closed(self, connection: ClientConnection) -> None:
+    def _closed(self, connection: CallerConnection) -> None:
         self._connections.discard(connection)
         self._table.discard(connection)
 
-    def _evict_for(self, newcomer: ClientConnection) -> bool:
+    def _evict_for(self, newcomer: CallerConnection) -> bool:
         """Close another connection in favor of *newcomer*; return False if none may be closed."""
         victim = self._table.victim_for(newcomer)
-        if not isinstance(victim, ClientConnection):
+        if not isinstance(victim, ClientConnection | Http2Connection):
             return False
         self._table.discard(victim)  # now: its client may take its time to close
         victim.evict()
@@ -132,15 +123,14 @@ class Proxy:
 
     def _spread_over(self, seconds: float, now: float) -> None:
         """Set when to close each tunnel, the first at *now* and the last within *seconds*."""
-        tunnels = [it for it in self._connections if it.forwarder is not None and it.forwarder.tunnel is not None]
+        tunnels = [
+            it
+            for it in self._connections
+            if isinstance(it, ClientConnection) and it.forwarder is not None and it.forwarder.tunnel is not None
+        ]
         for number, connection in enumerate(tunnels):
             connection.idle_close_at = now + seconds * number / len(tunnels)
 
     def _close_idle(self, now: float, close_code: int) -> None:
         for connection in list(self._connections):
-            if now < connection.idle_close_at:
-                continue
-            if connection.forwarder is None:
-                connection.close()
-            elif connection.forwarder.tunnel is not None:
-                connection.forwarder.tunnel.close(close_code)
+            connection.close_idle(now, close_code)

@@ -2,8 +2,10 @@
 
 from email.utils import formatdate
 from functools import lru_cache
+from http import HTTPStatus
 from math import ceil
 from time import time
+from typing import NamedTuple
 
 from machpay_gateway.core.brand import Brand
 from machpay_gateway.core.decision.challenge import BEARER, Challenge
@@ -41,14 +43,26 @@ def gateway_lines(
     return b"x-request-id: %b\r\n%b: %b\r\nratelimit: %b\r\n" % (request_id, name, policy, field)
 
 
-def response_head(response: ResponseHead, added: bytes, *, minor: bool, closes: bool, is_open: bool) -> bytes:
+class OwnResponse(NamedTuple):
+    """A whole response of the gateway's own. *body* is empty in one to a HEAD request."""
+
+    status: int
+    reason: bytes
+    headers: Headers
+    body: bytes
+
+
+def response_head(
+    response: ResponseHead, start: bytes, added: bytes, *, minor: bool, closes: bool, is_open: bool
+) -> bytes:
     """Return the head of *response* with the lines *added*, for a client of HTTP/1.1 or, without *minor*, of 1.0.
 
-    *closes* says that the connection closes after it, *is_open* that the length of the body is unknown.
+    *start* is the head's own lines, or those that replace them. *closes* says that the connection closes after it,
+    *is_open* that the length of the body is unknown.
     """
     lines = b"\r\n"
     if not response.is_dated:  # RFC 9110 §6.6.1: a recipient that forwards the response adds the time of receipt
-        added += _date(int(time())) + b"\r\n"
+        added += date_line(int(time())) + b"\r\n"
     if is_open:
         lines = b"Transfer-Encoding: chunked\r\n\r\n" if minor else b"\r\n"
     elif response.length is not None and response.status != _NO_CONTENT:
@@ -58,7 +72,7 @@ def response_head(response: ResponseHead, added: bytes, *, minor: bool, closes: 
         lines = b"Connection: close\r\n" + lines
     elif not minor:
         lines = b"Connection: keep-alive\r\n" + lines
-    return response.start + response.via + added + lines
+    return start + response.via + added + lines
 
 
 def interim_head(response: ResponseHead) -> bytes:
@@ -66,30 +80,27 @@ def interim_head(response: ResponseHead) -> bytes:
     return response.start + b"\r\n"
 
 
-def switching_head(response: ResponseHead, added: bytes) -> bytes:
-    """Return the head of a 101 *response* behind its start, with the lines *added*."""
+def switching_head(response: ResponseHead, start: bytes, added: bytes) -> bytes:
+    """Return the head of a 101 *response* with *start* and *added* as for `response_head`."""
     switch = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (response.upgrade or b"")
-    return response.via + added + switch
+    return start + response.via + added + switch
 
 
-def refusal(  # noqa: PLR0913 - all that a response depends on
+def refusal(
     denied: Denied,
     request_id: bytes,
     brand: Brand,
     *,
     legacy: bool,
-    closes: bool,
-    minor: bool = True,
     is_head: bool = False,
     admission: Admitted | None = None,
     challenge: Challenge = BEARER,
     cors: Headers = _NO_HEADERS,
-) -> tuple[bytes, int]:
-    """Return the complete response for *denied*, and its status.
+) -> OwnResponse:
+    """Return the response for *denied*.
 
-    *closes* says that the connection closes after it; *minor* that the client speaks HTTP/1.1, where keep-alive is the
-    default. If it was refused after its *admission*, the response has the quota of that. *challenge* says where
-    credentials are read from; *cors* are the headers of CORS.
+    If it was refused after its *admission*, the response has the quota of that. *challenge* says where credentials are
+    read from; *cors* are the headers of CORS.
     """
     problem = problem_for(denied, request_id, brand, challenge)
     if admission is None:
@@ -97,29 +108,27 @@ def refusal(  # noqa: PLR0913 - all that a response depends on
     else:
         added = limit_headers(admission.plan, admission.levels, legacy=legacy)
     headers, body = problem_response(problem, [*added, *cors])
-    lines = [b"HTTP/1.1 %d %b" % (problem.status, str(problem.body["title"]).encode())]
-    lines += (b"%b: %b" % field for field in headers)
-    lines.append(_date(int(time())))
+    return OwnResponse(problem.status, str(problem.body["title"]).encode(), headers, b"" if is_head else body)
+
+
+def options_response(headers: Headers, *, status: HTTPStatus = HTTPStatus.NO_CONTENT) -> OwnResponse:
+    """Return the response to a CORS preflight, or to `OPTIONS *`, which has these *headers*."""
+    return OwnResponse(status, status.phrase.encode(), headers, b"")
+
+
+def own_response_bytes(response: OwnResponse, *, minor: bool, closes: bool) -> bytes:
+    """Return *response* for a client of HTTP/1.1 or, without *minor*, of 1.0. *closes* is as for `response_head`."""
+    lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
+    lines += (b"%b: %b" % field for field in response.headers)
+    lines.append(date_line(int(time())))
     if closes:
         lines.append(b"Connection: close")
     elif not minor:
         lines.append(b"Connection: keep-alive")
-    return b"\r\n".join((*lines, b"", b"" if is_head else body)), problem.status
-
-
-def options_response(headers: Headers, *, closes: bool, minor: bool, status: bytes = b"204 No Content") -> bytes:
-    """Return the complete response to a CORS preflight, or to `OPTIONS *`, which has these *headers*.
-
-    The others are as for `refusal`.
-    """
-    lines = [b"HTTP/1.1 " + status, *(b"%b: %b" % field for field in headers), _date(int(time()))]
-    if closes:
-        lines.append(b"Connection: close")
-    elif not minor:
-        lines.append(b"Connection: keep-alive")
-    return b"\r\n".join((*lines, b"", b""))
+    return b"\r\n".join((*lines, b"", response.body))
 
 
 @lru_cache(maxsize=1)
-def _date(now: int) -> bytes:
+def date_line(now: int) -> bytes:
+    """Return the header line Date at *now*, without its CR LF."""
     return b"Date: %b" % formatdate(now, usegmt=True).encode()

@@ -46,6 +46,11 @@ class Tunnel(UpstreamHandler):
 
     # The client's side.
 
+    @property
+    def upstream_is_behind(self) -> bool:
+        """Whether the upstream has not taken yet what the client has sent."""
+        return self._upstream.is_full
+
     def client_received(self, data: bytes) -> None:
         """Send bytes from the client to the upstream."""
         self.active_at = monotonic()
@@ -78,7 +83,7 @@ class Tunnel(UpstreamHandler):
         if boundaries is None or self._has_said_close or self._close or self._upstream_has_ended:
             return
         if boundaries.is_between_frames:
-            self._client.transport.write(close_frame(code))
+            self._client.send_bytes(close_frame(code))
             self._has_said_close = True
         else:
             self._close = close_frame(code)
@@ -100,22 +105,22 @@ class Tunnel(UpstreamHandler):
         self.active_at = monotonic()
         boundaries = self._boundaries
         if boundaries is None:
-            self._client.transport.write(data)
+            self._client.send_bytes(data)
         elif self._close:
             end = boundaries.end_of_frame(data)
             if end < 0:
-                self._client.transport.write(data)
+                self._client.send_bytes(data)
             else:
-                self._client.transport.write(data[:end] + self._close)
+                self._client.send_bytes(data[:end] + self._close)
                 self._close, self._has_said_close = b"", True
         elif not self._has_said_close:
             boundaries.skip(data)
-            self._client.transport.write(data)
+            self._client.send_bytes(data)
 
     def upstream_ended(self) -> bool:
         """End the upstream's direction; return whether the other one stays open."""
         self._upstream_has_ended = True
-        return not self._client_has_ended and not self._has_said_close and half_close(self._client.transport)
+        return not self._client_has_ended and not self._has_said_close and self._client.send_end()
 
     def upstream_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - either way nothing more comes
         """Close the client's connection gracefully, within the time that it has to take the last bytes."""

@@ -13,7 +13,7 @@ from machpay_gateway.proxy.heads import PSEUDONYM, RequestHead
 from machpay_gateway.telemetry.own_requests import OWN_REQUEST_HEADER
 from machpay_gateway.web.request_facts import PEER_HEADER
 
-_VERSIONS = (b"1.0", b"1.1")
+_VERSIONS = (b"1.0", b"1.1", b"2.0")
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST = re.compile(rb"(?:[A-Za-z0-9.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _PORT = re.compile(rb"[0-9]{1,5}")
@@ -55,7 +55,7 @@ def forwarded_info(request: RequestHead, hops: Hops, scheme: bytes, *, is_truste
     return _new(ForwardedInfo, (hops, scheme, host, more))
 
 
-def upstream_head(
+def upstream_head(  # noqa: PLR0913 - all that it depends on
     request: RequestHead,
     forwarded: ForwardedInfo,
     principal: Principal | Anonymous | None,
@@ -65,14 +65,16 @@ def upstream_head(
     authorization: tuple[bytes, ...] = (),
     assertion: bytes = b"",
     lines: bytes = b"",
+    is_http2: bool = False,
 ) -> bytes:
     """Return the head of *request* for the upstream, with the caller's *authorization* if that is forwarded.
 
     *assertion* is a signed statement about the caller, *lines* are those of the trace context
-    and of the client's certificate.
+    and of the client's certificate. *is_http2* says that the request came over HTTP/2.
     """
     hops, scheme, host, more = forwarded
-    added = gateway_lines(principal, hops, scheme, request.host, host, request.minor, brand.header_prefix)
+    version = 2 if is_http2 else request.minor
+    added = gateway_lines(principal, hops, scheme, request.host, host, version, brand.header_prefix)
     end = b"\r\n" + lines + request.framing
     if assertion:
         end += b"%b: %b\r\n" % (brand.assertion_header.encode(), assertion)
@@ -105,7 +107,7 @@ def gateway_lines(  # noqa: PLR0917 - a cache is cheapest with positional argume
     scheme: bytes,
     host: bytes | None,
     client_host: bytes | None,
-    minor: int,
+    version: int,
     prefix: str,
 ) -> bytes:
     """Return the header lines that the gateway writes, without the last CR LF: Host, forwarding and identity headers.
@@ -124,7 +126,7 @@ def gateway_lines(  # noqa: PLR0917 - a cache is cheapest with positional argume
         first += f";host={_quoted(client_host.decode('latin-1'))}"
     elements = [first, *(f"for={_node(address)}" for address in addresses[1:])]
     lines.append(b"Forwarded: " + ", ".join(elements).encode("latin-1"))
-    lines.append(b"Via: " + _VERSIONS[minor] + b" " + PSEUDONYM)
+    lines.append(b"Via: " + _VERSIONS[version] + b" " + PSEUDONYM)
     if isinstance(principal, Principal):
         lines += (f"{name}: {value}".encode() for name, value in identity_fields(principal, prefix))
     return b"\r\n".join(lines)

@@ -27,7 +27,7 @@ _CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
-_PROTOCOLS = ["http/1.1"]
+_PROTOCOLS = ("h2", "http/1.1")
 _WILDCARD = "*."
 _CHECK_SECONDS = 1.0
 
@@ -150,7 +150,9 @@ def _context(settings: ServerSettings, files: CertificateFiles) -> ssl.SSLContex
         raise ConfigurationError(
             f"server.{files.setting}: {files.certificate!r} with {files.key!r} cannot be used: {exc}"
         ) from exc
-    context.set_alpn_protocols(_PROTOCOLS)
+    # The control plane alone does not speak HTTP/2.
+    takes_http2 = settings.http2 and settings.control_plane != "only"
+    context.set_alpn_protocols(_PROTOCOLS if takes_http2 else _PROTOCOLS[1:])
     if settings.client_ca is not None:
         try:
             context.load_verify_locations(settings.client_ca)

@@ -43,7 +43,7 @@ class ServerSettings:
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
     and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
     with 0 as many as its file descriptors allow. The head of a request has at most *max_head_bytes* and
-    *max_header_lines*. Raises ConfigurationError.
+    *max_header_lines*. *http2* is whether callers may speak HTTP/2. Raises ConfigurationError.
     """
 
     listen: str | int | Mapping[str, object] | Sequence[object] = "127.0.0.1:8000"
@@ -65,6 +65,7 @@ class ServerSettings:
     max_connections: int = 0
     max_head_bytes: int = 32 * 1024
     max_header_lines: int = 100
+    http2: bool = True
     listeners: tuple[Listener, ...] = field(init=False, repr=False)
     certificate_files: tuple[CertificateFiles, ...] = field(init=False, repr=False)
     management_address: ListenAddress | None = field(init=False, repr=False)
@@ -86,10 +87,10 @@ class ServerSettings:
         for name, choices in _CHOICES:
             if (choice := getattr(self, name)) not in get_args(choices):
                 raise ConfigurationError(f"{name} {choice!r} is not one of {', '.join(get_args(choices))}")
+        for name in ("proxy_protocol", "http2"):
+            object.__setattr__(self, name, _parse_flag(name, getattr(self, name)))
         if not self.access_log:
             raise ConfigurationError(f"access_log {self.access_log!r} is not stdout, off or the name of a file")
-        if type(self.proxy_protocol) is not bool:
-            raise ConfigurationError(f"proxy_protocol is true or false, not {self.proxy_protocol!r}")
         self._check_tls()
 
     def _check_tls(self) -> None:
@@ -120,6 +121,14 @@ def _check_management(address: ListenAddress | None, listeners: Sequence[Listene
     """Raise ConfigurationError if callers would reach the *address* for operators."""
     if address is not None and address.port and any(address in listener.places for listener in listeners):
         raise ConfigurationError(f"management {str(address)!r} is an address of listen too: operators need their own")
+
+
+def _parse_flag(name: str, value: object) -> bool:
+    if value in ("true", "false"):  # as the environment has it
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} is true or false, not {value!r}")
+    return value
 
 
 def parse_number(value: object) -> object:

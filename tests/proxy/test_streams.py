@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from machpay_gateway.proxy import downstream
+from machpay_gateway.proxy import connection as client_connection
 from tests.proxy.harness import OK, Rig, Upstream, fields_of, proxied, request, status_of
 from tests.proxy.strict import Strict
 
@@ -162,7 +162,7 @@ async def test_a_refused_client_may_send_its_body_for_a_limited_time(
     is_heard: bool,  # noqa: FBT001 - a table's column
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(downstream, "MAX_LINGER_SECONDS", longest)
+    monkeypatch.setattr(client_connection, "_MAX_LINGER_SECONDS", longest)
     async with Upstream() as upstream, proxied(upstream) as rig, rig.client() as client:
         await client.send(request("POST", "/v1/x", "Content-Length: 100"))
         await rig.until(lambda: rig.ended)
