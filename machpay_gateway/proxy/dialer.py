@@ -5,7 +5,6 @@ or has not succeeded within 250 ms. The event loops differ in what they have of 
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from socket import AF_INET, AF_INET6, AF_UNSPEC, SOCK_STREAM
 from time import monotonic
@@ -14,6 +13,7 @@ from machpay_gateway.core.network.address import parse_address
 from machpay_gateway.core.network.upstream import Origin
 from machpay_gateway.proxy.dead_peers import detect_dead_peers
 from machpay_gateway.proxy.upstream import UpstreamConnection
+from machpay_gateway.proxy.upstream_tls import UpstreamTls
 
 ATTEMPT_SECONDS = 0.25  # RFC 8305 §5: the recommended Connection Attempt Delay
 _STALE_SECONDS = 1.0  # how long a connection waits for a resolver while earlier addresses are there
@@ -34,7 +34,7 @@ class Dialer:
         protocol: Callable[[], UpstreamConnection],
         *,
         resolve_seconds: float,
-        tls: ssl.SSLContext | None = None,
+        tls: UpstreamTls | None = None,
         tls_name: str | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
@@ -142,7 +142,11 @@ class Dialer:
     async def _attempt(self, address: str) -> Opened:
         origin = self._origin
         transport, connection = await self._loop.create_connection(
-            self._protocol, address, origin.port, ssl=self._tls, server_hostname=self._tls_name
+            self._protocol,
+            address,
+            origin.port,
+            ssl=None if self._tls is None else self._tls.context,
+            server_hostname=self._tls_name,
         )
         if (sock := transport.get_extra_info("socket")) is not None:
             detect_dead_peers(sock)

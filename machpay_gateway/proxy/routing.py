@@ -1,7 +1,6 @@
 """Routing: requests go to the service of their route, by the caller's environment, or by path to the control plane."""
 
 import asyncio
-import ssl
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from machpay_gateway.core.decision.route_options import RouteOptions
 from machpay_gateway.core.network.proxy_settings import ProxySettings
 from machpay_gateway.core.network.service import ENVIRONMENT_OF, UpstreamService
-from machpay_gateway.core.network.upstream import UNIX, Origin
+from machpay_gateway.core.network.upstream import UNIX, Origin, Upstream
 from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
@@ -20,6 +19,7 @@ from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.route_plan import Destination
 from machpay_gateway.proxy.upstream import UpstreamConnection
 from machpay_gateway.proxy.upstream_server import UpstreamServer
+from machpay_gateway.proxy.upstream_tls import UpstreamTls
 from machpay_gateway.telemetry.own_requests import OwnRequests
 from machpay_gateway.web.path import matching_prefix
 
@@ -64,6 +64,7 @@ class UpstreamRouter:
         self.own_requests = OwnRequests() if control_plane is None else control_plane.requests
         self._control_plane = None if control_plane is None else ServerPool([_control_plane_server(control_plane)])
         self._dialers: list[tuple[Dialer, UpstreamServer]] = []
+        self._watched: list[UpstreamTls] = []  # those that are read from files
         self.pools: dict[str, ServerPool] = {}
         self._destinations = {name: self._make_destinations(name, service) for name, service in services.items()}
         if self._control_plane is not None:
@@ -86,12 +87,14 @@ class UpstreamRouter:
         return self._destinations[service]
 
     def maintain(self, now: float) -> None:
-        """Close idle connections that get no more requests, and resolve names again. Called once a second."""
+        """Close idle connections that get no more requests, resolve names and load new files. Called once a second."""
         for pool in self.pools.values():
             pool.close_idle(now)
         for dialer, server in self._dialers:
             if dialer.resolve_at <= now and server.is_in_use:
                 _ = dialer.refresh()
+        for tls in self._watched:
+            tls.check_files()
 
     def close(self) -> None:
         """Close idle connections."""
@@ -105,7 +108,8 @@ class UpstreamRouter:
         responses = ResponseReader(fields, HeadLimits(options.max_response_head_bytes, sys.maxsize))
         destinations: dict[str, Destination] = {}
         for environment, upstream in service.items():
-            servers = [self._server(origin, upstream.options, responses, options) for origin in upstream.origins]
+            tls = self._tls_of(upstream)
+            servers = [self._server(origin, upstream.options, responses, options, tls) for origin in upstream.origins]
             pool = ServerPool(servers, options=upstream.options)
             self.pools[environment if name is None else f"{name}.{environment}"] = pool
             authorities = {server.authority for server in servers}
@@ -115,8 +119,22 @@ class UpstreamRouter:
         public = destinations.get("live") or destinations.get("test")
         return destinations if public is None else {**destinations, "public": public}
 
+    def _tls_of(self, upstream: Upstream) -> UpstreamTls | None:
+        """Return the context for connections to *upstream*, None if it has no TLS. Raises ConfigurationError."""
+        if all(origin.scheme != "https" for origin in upstream.origins):
+            return None
+        tls = UpstreamTls(upstream.options)
+        if upstream.options.tls_files:
+            self._watched.append(tls)
+        return tls
+
     def _server(
-        self, origin: Origin, options: UpstreamOptions, responses: ResponseReader, settings: ProxySettings
+        self,
+        origin: Origin,
+        options: UpstreamOptions,
+        responses: ResponseReader,
+        settings: ProxySettings,
+        tls: UpstreamTls | None,
     ) -> UpstreamServer:
         authority, weight = origin.authority.encode(), origin.weight
         check_host = origin.authority if settings.fixed_host is None else settings.host
@@ -133,8 +151,8 @@ class UpstreamRouter:
             origin,
             lambda: UpstreamConnection(responses),
             resolve_seconds=options.resolve_seconds,
-            tls=ssl.create_default_context() if origin.scheme == "https" else None,
-            tls_name=settings.fixed_host or origin.host,
+            tls=tls if origin.scheme == "https" else None,
+            tls_name=options.tls_server_name or settings.fixed_host or origin.host,
         )
         server = UpstreamServer(
             str(origin),

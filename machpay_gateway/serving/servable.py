@@ -29,6 +29,12 @@ def check_servable(settings: Settings) -> None:
         raise ConfigurationError(
             f"server.workers: {server.workers} workers cannot share limits without Redis; set redis, or workers = 1"
         )
+    for service in settings.all_services.values():
+        for upstream in service.values():
+            if upstream.options.tls_files:
+                from machpay_gateway.proxy.upstream_tls import upstream_context  # noqa: PLC0415 - only where there is TLS
+
+                upstream_context(upstream.options)
     if server.certificate_files:
         from machpay_gateway.serving.tls import load_certificates  # noqa: PLC0415 - only where there is TLS
 

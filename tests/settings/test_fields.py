@@ -289,6 +289,9 @@ def mistakes(directory: Path, text: str) -> list[str]:
             '[[routes]]\nmatch = "GET /a"\nclient_certificate = true',
             "3: routes[0].client_certificate: Route 'GET /a': cl",
         ),
+        ('[upstreams]\ntls_ca = ""', "2: upstreams.tls_ca: tls_ca '' is not the name of a PEM file"),
+        ('[upstreams]\ntls_key = "a"', "2: upstreams.tls_key: tls_certificate and tls_key come together"),
+        ('[upstreams]\ntls_server_name = "a b"', "2: upstreams.tls_server_name: tls_server_name 'a b' is not the name"),
         ("[server]\nproxy_protocol = 1", "2: server.proxy_protocol: proxy_protocol is true or false, not 1"),
         ("[server]\nproxy_protocol = true", "2: server.proxy_protocol: proxy_protocol needs trusted_proxies"),
         (

@@ -10,6 +10,7 @@ from machpay_gateway.core.errors import ConfigurationError
 Balance = Literal["least", "round_robin", "hash"]
 
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 §4.1.1
+_SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]{2,45}")
 _DAY = 86400.0
 # The least and the greatest value of each number of seconds.
 _SECONDS: Mapping[str, tuple[float, float]] = {
@@ -74,7 +75,11 @@ class UpstreamOptions:
     status reaches *eject_5xx_rate*, unless that is 0. One that is back gets its whole share of requests only after
     *slow_start_seconds*. A safe request whose response has one of *retry_statuses* is sent to another server, as long
     as such retries are at most the share *retry_budget* of requests. More requests than *max_in_flight* at once are
-    refused, unless that is 0. Raises ConfigurationError.
+    refused, unless that is 0.
+
+    *tls_ca* are the authorities of the servers' certificates, a PEM file, instead of the host's. *tls_certificate* and
+    *tls_key* are the PEM files of a client certificate. *tls_server_name* is the name that is asked for and verified,
+    instead of the server's. Raises ConfigurationError.
     """
 
     resolve_seconds: float = 30.0
@@ -90,6 +95,10 @@ class UpstreamOptions:
     retry_statuses: Sequence[int] = ()
     retry_budget: float = 0.2
     max_in_flight: int = 0
+    tls_ca: str | None = None
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    tls_server_name: str | None = None
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
@@ -105,6 +114,21 @@ class UpstreamOptions:
             raise ConfigurationError(
                 f"max_in_flight is a number of requests, 0 for no limit, not {self.max_in_flight!r}"
             )
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        for name in ("tls_ca", "tls_certificate", "tls_key"):
+            if (path := getattr(self, name)) is not None and not (isinstance(path, str) and path):
+                raise ConfigurationError(f"{name} {path!r} is not the name of a PEM file")
+        if (self.tls_certificate is None) is not (self.tls_key is None):
+            raise ConfigurationError("tls_certificate and tls_key come together: set both, or neither")
+        if self.tls_server_name is not None and not _SERVER_NAME.fullmatch(str(self.tls_server_name)):
+            raise ConfigurationError(f"tls_server_name {self.tls_server_name!r} is not the name of a host")
+
+    @property
+    def tls_files(self) -> Sequence[str]:
+        """The files that TLS needs."""
+        return [path for path in (self.tls_ca, self.tls_certificate, self.tls_key) if path is not None]
 
 
 def _check_number(name: str, value: object, least: float, most: float) -> None:
