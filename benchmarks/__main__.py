@@ -19,6 +19,7 @@ from benchmarks.entrants import ENTRANTS, Entrant
 from benchmarks.oauth import oauth_tables
 from benchmarks.plans import plans_tables
 from benchmarks.processes import Sample, Server, check_machine, load, redis_server, serving
+from benchmarks.proxies.encrypted import encrypted_tables, missing_load
 from benchmarks.proxies.rounds import Shape, measured
 from benchmarks.proxies.tables import proxy_tables
 from benchmarks.redis_cost import bytes_of_full_windows, microseconds_per_decision, round_trip_milliseconds
@@ -79,6 +80,12 @@ def main(
             console.print(table)
     console.print(written_table(rounds))
     proxies = _proxies(console, Shape(rounds, seconds, connections), peers=peers) if proxy else None
+    if proxies is not None:
+        if (way_out := missing_load()) is not None:
+            console.print(f"TLS and HTTP/2 are left out: {way_out}.")
+        else:
+            for table in encrypted_tables(console, rounds, seconds, connections):
+                console.print(table)
     if json_file is not None:
         middleware = {name: [asdict(sample) for sample in taken] for name, taken in figures.items()}
         json_file.write_text(json.dumps({"middleware": middleware, "proxies": proxies}))

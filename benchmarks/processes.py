@@ -132,13 +132,22 @@ def serving(
         yield Server(name, process, port)
 
 
-def load(server: Server, path: str, secrets: Path, *, connections: int, seconds: int, refused: bool = False) -> Sample:
+def load(
+    server: Server,
+    path: str,
+    secrets: Path,
+    *,
+    connections: int,
+    seconds: int,
+    refused: bool = False,
+    scheme: str = "http",
+) -> Sample:
     """Put *connections* of load on *server* for *seconds*, from the load's core, with the *secrets* of a file in turn.
 
     Stops when an answer is not a 2xx, unless it is to be *refused*.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(_KEYS_SCRIPT)]
-    address = f"http://127.0.0.1:{server.port}{path}"
+    address = f"{scheme}://127.0.0.1:{server.port}{path}"
     before = server.cpu_seconds()
     with pinned_to(LOAD_CORE):
         run = subprocess.Popen([*command, address, "--", str(secrets)], stdout=subprocess.PIPE, text=True)

@@ -15,7 +15,7 @@ class Entrant:
     """One line of the report. `%name` in *arguments* and in the file *configuration* is a value of the run.
 
     *values* are more of them, for this one alone, and may name those of the run. *files* is how many of those it may
-    have open it counts for a connection.
+    have open it counts for a connection. *is_encrypted* is whether it serves TLS.
     """
 
     label: str
@@ -26,6 +26,7 @@ class Entrant:
     logs_access: bool = False
     is_peer: bool = True
     files: int = 1
+    is_encrypted: bool = False
 
 
 NGINX, ENVOY_GUARDED, TRAEFIK_REDIS = "nginx", "Envoy, key check + local limit", "Traefik, Redis limit + in flight"
@@ -88,4 +89,28 @@ ENTRANTS = (
     _ours(REDIS, programs.MACHPAY, _REDIS),
     _ours(MEMORY_INTERPRETED, programs.MACHPAY_INTERPRETED, ""),
     _ours(REDIS_INTERPRETED, programs.MACHPAY_INTERPRETED, _REDIS),
+)
+
+
+def _encrypted(label: str, program: Program, arguments: tuple[str, ...], configuration: str = "") -> Entrant:
+    return Entrant(label, program, arguments, configuration, is_encrypted=True)
+
+
+_CADDY_TLS = ("run", "--adapter", "caddyfile", "--config", "%folder/Caddyfile_tls")
+_HYPERCORN = (
+    *("-m", "hypercorn", "benchmarks.bare:raw", "--bind", "127.0.0.1:%port", "--workers", "1"),
+    *("--certfile", "%certificate", "--keyfile", "%key", "--worker-class", "uvloop", "--log-level", "critical"),
+)
+# Over TLS, with HTTP/1.1 or HTTP/2 as the load asks for. Hypercorn is no proxy: it serves the application itself.
+ENCRYPTED_ENTRANTS = (
+    _encrypted(
+        NGINX, programs.NGINX, ("-e", "stderr", "-p", "%folder", "-c", "%folder/nginx_tls.conf"), "nginx_tls.conf"
+    ),
+    _encrypted("Envoy", programs.ENVOY, (*_ENVOY, "-c", "%folder/envoy_tls.yaml"), "envoy_tls.yaml"),
+    _encrypted("Caddy", programs.CADDY, _CADDY_TLS, "Caddyfile_tls"),
+    _encrypted("Hypercorn, the application alone", programs.HYPERCORN, _HYPERCORN),
+    *(
+        _encrypted(label, program, ("--config", "%folder/machpay_tls.toml", "serve"), "machpay_tls.toml")
+        for label, program in ((MEMORY, programs.MACHPAY), (MEMORY_INTERPRETED, programs.MACHPAY_INTERPRETED))
+    ),
 )

@@ -67,6 +67,12 @@ ENVOY = Program("envoy", "bin/envoy", ("--version",))
 TRAEFIK = Program("traefik", "bin/traefik", ("version",))
 CADDY = Program("caddy", "bin/caddy", ("version",))
 AIOHTTP, ASGIPROXY, FASTAPI_PROXY_LIB = map(_python_package, ("aiohttp", "asgiproxy", "fastapi-proxy-lib"))
+# Of the developers' environment, where interoperability tests have it.
+HYPERCORN = Program(
+    sys.executable,
+    version=("-c", "from importlib.metadata import version; print(version('hypercorn'))"),
+    way_out="`make setup`",
+)
 MACHPAY = Program(
     str(_COMPILED / "bin/machpay-gateway"),
     version=("--version",),

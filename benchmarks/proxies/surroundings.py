@@ -4,12 +4,13 @@ import asyncio
 import getpass
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
@@ -97,7 +98,7 @@ def _started(entrant: Entrant, values: Mapping[str, str], core: int, secret: str
             server = Server(entrant.label, process, port)
             try:
                 wait_for(process, port)
-                _wait_for_an_answer(server, secret)
+                _wait_for_an_answer(server, secret, is_encrypted=entrant.is_encrypted)
             except SystemExit as exc:
                 sys.exit(f"{entrant.label}: {exc}\n{printed.read_text(errors='replace')[-2000:]}")
             yield server
@@ -123,12 +124,19 @@ def _environment(entrant: Entrant, folder: str, values: Mapping[str, str]) -> di
     }
 
 
-def _wait_for_an_answer(server: Server, secret: str) -> None:
+def _wait_for_an_answer(server: Server, secret: str, *, is_encrypted: bool) -> None:
     """Wait until *server* has read its configuration: some listen before they have."""
     told: object = None
+    trusting = ssl._create_unverified_context()  # noqa: S323, SLF001 - our own server on loopback
     for _ in range(_ATTEMPTS):
         try:
-            with closing(HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+            host = "127.0.0.1", server.port
+            connection = (
+                HTTPSConnection(*host, timeout=10, context=trusting)
+                if is_encrypted
+                else HTTPConnection(*host, timeout=10)
+            )
+            with closing(connection):
                 told = status_of_answer(connection, secret)
         except (OSError, HTTPException) as exc:
             told = repr(exc)
