@@ -60,7 +60,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=2))
+            .not_valid_before(now - timedelta(days=9))
             .not_valid_after(now + timedelta(days=days))
         )
 

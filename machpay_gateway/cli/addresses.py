@@ -35,6 +35,11 @@ def check_addresses(settings: Settings) -> CheckResult:
     )
 
 
+def is_running(settings: Settings) -> bool:
+    """Return whether a gateway answers at the management address."""
+    return _metrics(settings) is not None
+
+
 def _check_settings(settings: Settings) -> CheckResult:
     where = settings.server.management
     no_metrics = (

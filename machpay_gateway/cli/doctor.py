@@ -6,6 +6,7 @@ With `--key`, it explains the limits of a key instead.
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,10 +48,10 @@ def _run_checks(session: CliSession) -> Sequence[CheckResult]:
     if settings is None:
         return mistakes
     return [
-        _check_configuration(session, settings),
+        check_configuration(session.settings_file, settings),
         check_addresses(settings),
-        *_check_hosts(settings),
-        *asyncio.run(_check_connections(settings)),
+        *check_hosts(settings),
+        *asyncio.run(check_connections(settings)),
     ]
 
 
@@ -85,7 +86,8 @@ def _check_settings(session: CliSession) -> tuple[Settings | None, Sequence[Chec
     return settings, []
 
 
-async def _check_connections(settings: Settings) -> Sequence[CheckResult]:
+async def check_connections(settings: Settings) -> Sequence[CheckResult]:
+    """Return the results for issuers, the database, signing keys and Redis."""
     return [
         *await _check_issuers(settings),
         *await _check_database(settings),
@@ -106,12 +108,9 @@ def _check_redis_url(settings: Settings) -> CheckResult | None:
     return check_password_encoding(settings.redis)
 
 
-def _check_configuration(session: CliSession, settings: Settings) -> CheckResult:
-    source = (
-        session.settings_file
-        if session.settings_file.is_file()
-        else f"no {session.settings_file}, so defaults and the environment"
-    )
+def check_configuration(file: Path, settings: Settings) -> CheckResult:
+    """Return what *settings*, which are from *file* if that is there, say of routes."""
+    source = file if file.is_file() else f"no {file}, so defaults and the environment"
     count, is_closed = len(settings.routes), settings.unlisted_routes == "deny"
     message = f"{source}: {count or 'no'} route{'' if count == 1 else 's'}"
     unlisted = f'unlisted_routes = "{settings.unlisted_routes}"'
@@ -124,7 +123,7 @@ def _check_configuration(session: CliSession, settings: Settings) -> CheckResult
     return CheckResult("configuration", CheckStatus.OK, message, 'unlisted_routes = "deny" refuses them')
 
 
-def _check_hosts(settings: Settings) -> Sequence[CheckResult]:
+def check_hosts(settings: Settings) -> Sequence[CheckResult]:
     """Return warnings about hosts that serve pages only, though other settings name them as the API's."""
     if settings.page_hosts is None:
         return []

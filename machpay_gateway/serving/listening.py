@@ -20,6 +20,10 @@ _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOS
 _PROBE_SECONDS = 1.0
 
 
+class AddressInUse(ConfigurationError):
+    """Another process listens on the address."""
+
+
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
     """A listening *socket*, where the settings have it. *listener* is the number of its entry in `listen`."""
@@ -191,10 +195,16 @@ def _listen_on_path(path: str, listener: Listener) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on, as a killed process leaves it. Raises ConfigurationError."""
+    if _check_stale(path):
+        Path(path).unlink(missing_ok=True)
+
+
+def _check_stale(path: str) -> bool:
+    """Return whether there is a socket that nobody listens on. Raises ConfigurationError for anything else there."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
-        return
+        return False
     if not stat.S_ISSOCK(mode):
         raise ConfigurationError(f"server: {path} is there and is no socket: choose another path for listen")
     with socket.socket(socket.AF_UNIX) as probe:
@@ -202,17 +212,46 @@ def _remove_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
+            return True
         except FileNotFoundError:
-            return
+            return False
         except OSError as exc:  # such as no permission: whether it is stale remains open
             raise ConfigurationError(
                 f"server: {path} is there and cannot be tried ({exc.strerror or exc}): remove it, or name another"
             ) from exc
         else:
-            raise ConfigurationError(
+            raise AddressInUse(
                 f"server: another process listens on unix:{path}: stop it, or choose another path for listen"
             )
+
+
+def try_address(address: ListenAddress | UnixAddress, listener: Listener | None) -> None:
+    """Check that *address* can be listened on, without doing so. Raises ConfigurationError, such as AddressInUse."""
+    if isinstance(address, UnixAddress):
+        _try_path(address.path, listener)
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+    except OSError as exc:
+        if exc.errno in _NO_FAMILY and listener is not None and listener.is_bare_port:
+            return
+        error = _unavailable(address, exc)
+        raise (AddressInUse(str(error)) if exc.errno == errno.EADDRINUSE else error) from exc
+
+
+def _try_path(path: str, listener: Listener | None) -> None:
+    _check_stale(path)
+    folder = Path(path).parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"server: unix:{path}: the folder {folder} must exist and be writable")
+    if listener is not None:
+        user, group = listener.owner_names
+        _user_id(user), _group_id(group)
 
 
 def _close_unused(bound: Sequence[BoundSocket], used: Sequence[BoundSocket]) -> None:

@@ -30,6 +30,7 @@ _CIPHERS = (
 _PROTOCOLS = ("h2", "http/1.1")
 _WILDCARD = "*."
 _CHECK_SECONDS = 1.0
+_HANDSHAKE_STEPS = 5  # of each side, more than one takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,35 @@ def tls_files(settings: ServerSettings) -> Sequence[str]:
 
 def load_certificates(settings: ServerSettings) -> Sequence[LoadedCertificate]:
     """Return the certificates of *settings*. Raises ConfigurationError for the first that cannot be used."""
-    return [
-        LoadedCertificate(files.certificate, _context(settings, files), *_names_and_expiry(files.certificate))
-        for files in settings.certificate_files
+    return [load_certificate(settings, files) for files in settings.certificate_files]
+
+
+def load_certificate(settings: ServerSettings, files: CertificateFiles) -> LoadedCertificate:
+    """Return the certificate in *files*. Raises ConfigurationError."""
+    return LoadedCertificate(files.certificate, _context(settings, files), *_names_and_expiry(files.certificate))
+
+
+def describe_distrust(loaded: LoadedCertificate) -> str | None:
+    """Return why a caller with the authorities of this host would refuse a certificate, None if it would not."""
+    caller = ssl.create_default_context()
+    name = next((name.replace("*", "www") for name in sorted(loaded.names)), None)
+    caller.check_hostname = name is not None
+    to_caller, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        loaded.context.wrap_bio(to_server, to_caller, server_side=True),
+        caller.wrap_bio(to_caller, to_server, server_hostname=name),
     ]
+    for _ in range(_HANDSHAKE_STEPS):
+        for side in sides:
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as exc:
+                return exc.verify_message
+            except ssl.SSLError as exc:
+                return str(exc)
+    return None
 
 
 def read_certificates(path: str) -> "Sequence[Certificate]":
