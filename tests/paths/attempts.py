@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from machpay_gateway import Tier
 from machpay_gateway.core.decision.policy import Unlisted
+from machpay_gateway.core.network.proxy_settings import PathChoice
 from tests.paths.handlers import BY_NAME, HANDLERS, HELD
 from tests.paths.spellings import spellings
 from tests.proxy.harness import Client, Rig, Upstream, proxied
+
+if TYPE_CHECKING:
+    from machpay_gateway.settings import Options
 
 SEED = 20261129
 _AT_ONCE = 16
@@ -32,10 +36,21 @@ class Ran(NamedTuple):
         return BY_NAME[self.handler].scopes <= self.held
 
 
-async def handlers_that_ran(upstream: Upstream, unlisted: Unlisted, count: int) -> Sequence[Ran]:
-    """Return what ran for *count* spellings, and for the paths as they are listed, with and without an escape."""
+async def handlers_that_ran(
+    upstream: Upstream, unlisted: Unlisted, count: int, choice: PathChoice = "refuse"
+) -> Sequence[Ran]:
+    """Return what ran for *count* spellings, and for the paths as they are listed, with and without an escape.
+
+    *choice* is what becomes of encoded and repeated slashes, and of escapes that are not UTF-8.
+    """
     routes = [handler.route for handler in HANDLERS]
-    async with proxied(upstream, routes=routes, unlisted_routes=unlisted, tiers={"standard": _GENEROUS}) as rig:
+    settings: Options = {
+        "routes": routes,
+        "unlisted_routes": unlisted,
+        "tiers": {"standard": _GENEROUS},
+        "proxy": {"encoded_slash": choice, "double_slash": choice, "non_utf8_escapes": choice},
+    }
+    async with proxied(upstream, **settings) as rig:
         callers = {held: await rig.secret(scopes=sorted(held)) if held else "" for held in HELD}
         listed = [handler.sample for handler in HANDLERS]
         escaped = [f"{path[:-1]}%{ord(path[-1]):02x}" for path in listed]  # which every server undoes
