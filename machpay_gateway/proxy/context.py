@@ -81,7 +81,11 @@ class ProxyContext:
             pass_headers=pass_headers,
             brand=gateway.brand,
             credentials=trust.credentials,
-            paths=PathReader(self.gate.policy, route_options),
+            paths=PathReader(
+                self.gate.policy,
+                route_options,
+                check_prefix=None if control_plane is None else control_plane.forward_auth_prefix,
+            ),
         )
         self.challenge = trust.credentials.challenge
         self.head_seconds = settings.server.head_seconds

@@ -50,7 +50,7 @@ from machpay_gateway.proxy.target import parse_target
 from machpay_gateway.web.path_reader import PathReader
 
 PSEUDONYM = b"machpay"  # in Via (RFC 9110 §7.6.3), so that no host name leaks
-VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
+_VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
 _PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")  # RFC 9110 §7.8
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
@@ -361,7 +361,7 @@ class ResponseHead(Head):
     def __init__(self, status: bytes, reason: bytes, *, minor: bool) -> None:
         self.minor = minor
         self.status = int(status)
-        self.via = VIA[minor]
+        self.via = _VIA[minor]
         self._status_line = b"HTTP/1.1 " + status + (reason or b" ")
 
     def read(self, block: bytes, fields: HeaderFields) -> str | None:  # noqa: C901, PLR0912 - one branch for each kind

@@ -1,5 +1,6 @@
 """How the requests of one route are forwarded: where to, with which settings, and what is changed of their heads."""
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -7,12 +8,13 @@ from machpay_gateway.core.decision.policy import PREFLIGHT
 from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.proxy_settings import CLIENT_HOST, UPSTREAM_HOST, ProxySettings
-from machpay_gateway.proxy.heads import VIA
+from machpay_gateway.proxy.heads import PSEUDONYM
 from machpay_gateway.proxy.pool import ServerPool
 
 if TYPE_CHECKING:
     from machpay_gateway.core.network.header_rules import HeaderRules
 
+_VIA = re.compile(rb"\r\nVia: [12]\.[01] " + PSEUDONYM + rb"(?=\r\n)")
 _PREFIX = b"\r\nX-Forwarded-Prefix: "
 NO_AUTHORITY = b"\x00"  # in the place of the server's name, until a server is picked
 
@@ -87,8 +89,7 @@ class RoutePlan:
         if name != host:
             fields = with_authority(fields, host or b"", name)
         if not self.options.via:
-            for via in VIA:
-                fields = fields.replace(b"\r\n" + via, b"\r\n", 1)
+            fields = _without_via(fields)
         start = b"%b %b%b%b %b%b" % (method, sent, mark, query, version, fields)
         if self.rules is not None:
             start = self.rules.apply(start[:-2]) + b"\r\n"
@@ -100,6 +101,12 @@ class RoutePlan:
         if self.host == CLIENT_HOST and host is not None:
             return host
         return NO_AUTHORITY if destination.authority is None else destination.authority
+
+
+def _without_via(fields: bytes) -> bytes:
+    """Return *fields* without the gateway's own entry in Via, which comes after all that the client has sent."""
+    *_, ours = _VIA.finditer(fields)
+    return fields[: ours.start()] + fields[ours.end() :]
 
 
 def _with_prefix(fields: bytes, prefix: bytes) -> bytes:

@@ -52,8 +52,14 @@ class _Reading(NamedTuple):
 class PathReader:
     """Reads paths by what the *options* of the routes of *policy* allow."""
 
-    def __init__(self, policy: Policy | None = None, options: RouteOptions | None = None) -> None:
-        """Without a *policy*, read the paths that every route allows."""
+    def __init__(
+        self, policy: Policy | None = None, options: RouteOptions | None = None, *, check_prefix: str | None = None
+    ) -> None:
+        """Without a *policy*, read the paths that every route allows.
+
+        Below *check_prefix* are check requests of other proxies: their paths are read again, as those of the clients.
+        """
+        self._check_prefix = check_prefix
         self._policy = policy
         self._options = options or RouteOptions()
         self._is_lenient = any(
@@ -63,7 +69,7 @@ class PathReader:
     def read(self, method: str, raw: bytes) -> SentPath:
         """Return the path of *raw*, which is visible ASCII and has no query, in a request with this *method*."""
         if b"%" not in raw and not (self._is_lenient and b"//" in raw):
-            return SentPath((_plain if len(raw) < LONG else _plain.__wrapped__)(raw), raw)
+            return (_plain if len(raw) < LONG else _plain.__wrapped__)(raw)
         forwarded = _UNRESERVED.sub(_unescape, raw)
         reading = (_read if len(raw) < LONG else _read.__wrapped__)(forwarded)
         if reading.path is None:
@@ -88,6 +94,8 @@ class PathReader:
             rules = policy.rule(method, path), policy.rule(method, escaped)
             if isinstance(rules[0], Route) and isinstance(rules[1], Route) and rules[0] is not rules[1]:
                 path = escaped
+        if not is_strict and self._is_lenient and self._check_prefix and path.startswith(self._check_prefix):
+            return path
         return path if is_strict or self._allows(policy.rule(method, path), reading) else None
 
     def _allows(self, rule: object, reading: _Reading) -> bool:
@@ -109,8 +117,8 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 @lru_cache(maxsize=1024)  # long paths are not cached, so that they cannot fill the memory
-def _plain(raw: bytes) -> str | None:
-    return canonical_path.__wrapped__(raw.decode("ascii"), raw, None)
+def _plain(raw: bytes) -> SentPath:
+    return SentPath(canonical_path.__wrapped__(raw.decode("ascii"), raw, None), raw)
 
 
 @lru_cache(maxsize=1024)

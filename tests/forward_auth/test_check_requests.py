@@ -6,6 +6,7 @@ import httpx2
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from machpay_gateway import Route
 from tests.forward_auth.check_client import CALLER, PROXY, Asked, answer_to, every_peer, forward_auth_gateway, put
 
 FORGED = [
@@ -67,6 +68,27 @@ async def test_an_ambiguous_path_is_refused(unlisted: Asked, peer: str, uri: str
     answer = await unlisted.ask(peer, f"GET {uri}", secret)
     assert answer.json()["code"] == "malformed_request"
     assert answer.json()["status"] == 400
+
+
+@every_peer
+async def test_a_route_may_allow_encoded_slashes(peer: str) -> None:
+    routes = [
+        Route("GET /projects/{id}", public=True, encoded_slash="allow"),
+        Route("GET /projects/{id}/secrets", scopes="account:read"),
+        Route("GET /packages/{name}", public=True),
+    ]
+    async with forward_auth_gateway(routes=routes) as gateway:
+        for path, status, code in (
+            ("/projects/group%2Fproject", 200, None),
+            ("/projects/x%2Fsecrets", 401, "missing_credentials"),
+            ("/projects/..%2Fpackages", 400, "malformed_request"),
+            ("/packages/%40scope%2Fname", 400, "malformed_request"),
+        ):
+            answer = await gateway.ask(peer, f"GET {path}")
+            if code is None:
+                assert answer.status_code == status
+            else:
+                assert (answer.json()["status"], answer.json()["code"]) == (status, code)
 
 
 @every_peer

@@ -1,14 +1,15 @@
 """What other proxies ask goes to the control plane as it came, and is one request there all the same."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from machpay_gateway import Route
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.telemetry.own_requests import OwnRequests
-from tests.proxy.harness import Rig, Upstream, proxied, request
+from tests.proxy.harness import ROUTES, Rig, Upstream, proxied, request
 from tests.proxy.strict import Strict
 
 _ASKED = "/authorize/nginx/v1/x"
@@ -16,12 +17,14 @@ _SMUGGLED = request("POST", "/v1/keys")
 
 
 @asynccontextmanager
-async def _proxied_control_plane(strict: Strict, tmp_path: Path) -> AsyncIterator[Rig]:
+async def _proxied_control_plane(
+    strict: Strict, tmp_path: Path, routes: Sequence[Route] = ROUTES
+) -> AsyncIterator[Rig]:
     control_plane = ControlPlane(("/v1/keys",), "/authorize/", tmp_path / "control", OwnRequests())
     async with (
         Upstream() as upstream,
         Upstream(strict, path=control_plane.socket),
-        proxied(upstream, control_plane=control_plane) as rig,
+        proxied(upstream, control_plane=control_plane, routes=routes) as rig,
     ):
         yield rig
 
@@ -52,6 +55,25 @@ async def test_connection_cannot_turn_a_forward_auth_body_into_a_request(
         (_ASKED.encode(), b""),
     ]
     assert strict.requests[0].values(b"host") == [b"api.test"]
+
+
+async def test_a_check_request_may_have_what_a_route_allows(tmp_path: Path) -> None:
+    strict = Strict()
+    routes = [Route("GET /projects/{id}", public=True, encoded_slash="allow")]
+    async with _proxied_control_plane(strict, tmp_path, routes) as rig, rig.client() as client:
+        for path, status in (
+            ("/authorize/envoy/projects/group%2Fproject", 200),
+            ("/authorize/envoy/packages/a%2Fb", 200),  # which the control plane refuses
+            ("/authorize/envoy/..%2F..%2Fv1/keys", 400),
+            ("/authorize%2Fenvoy/x", 400),
+            ("/v1/keys%2Fx", 400),
+        ):
+            await client.send(request("GET", path))
+            assert (await client.answer())[0] == status
+    assert [seen.target for seen in strict.requests] == [
+        b"/authorize/envoy/projects/group%2Fproject",
+        b"/authorize/envoy/packages/a%2Fb",
+    ]
 
 
 async def test_clients_cannot_forge_the_peer_header(tmp_path: Path) -> None:

@@ -168,6 +168,21 @@ def test_the_environment_replaces_one_value_of_a_table_and_leaves_the_files_othe
     assert settings.upstreams == upstreams(live="http://127.0.0.1:3", sandbox="http://127.0.0.1:2")
 
 
+def test_a_service_may_come_from_the_environment_and_python() -> None:
+    write('[services.billing]\nlive = "http://127.0.0.1:1/base"\nbalance = "round_robin"\nhost = "upstream"\n')
+    settings = load(SERVICES__BILLING__SANDBOX="http://127.0.0.1:2", SERVICES__BILLING__VIA="false")
+    billing = settings.services["billing"]
+    assert {name: str(upstream.origins[0]) for name, upstream in billing.items()} == {
+        "live": "http://127.0.0.1:1",
+        "sandbox": "http://127.0.0.1:2",
+    }
+    assert (billing["live"].path, billing["live"].options.balance) == ("/base", "round_robin")
+    assert billing.options == {"host": "upstream", "via": False}
+    options: Options = {"services": {"billing": {"host": "a.test"}}, "routes": [Route("GET /a", service="billing")]}
+    settings = load_settings(options, {})
+    assert settings.route_options().of(settings.routes[0]).host == "a.test"
+
+
 @pytest.mark.parametrize("name", ["API_KEY", "ADMIN_KEY", "ACCESS_TOKEN", "BASE_URL", "AUTH_URL"])
 def test_the_variables_of_the_sdk_are_none_of_ours(name: str) -> None:
     assert load(**{name: "anything"}) == Settings()
