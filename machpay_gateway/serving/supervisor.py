@@ -20,7 +20,8 @@ from math import ceil
 from tempfile import TemporaryDirectory
 
 from machpay_gateway.core.errors import ConfigurationError, GatewayError
-from machpay_gateway.serving.listening import bind, listen_on, socket_name
+from machpay_gateway.serving.activation import VARIABLES, activated_sockets, listening_on
+from machpay_gateway.serving.listening import Listening, bind, listen_on, socket_name
 from machpay_gateway.serving.servable import (
     HEARTBEAT_SECONDS,
     PREPARED,
@@ -31,6 +32,7 @@ from machpay_gateway.serving.servable import (
 )
 from machpay_gateway.settings import Options, Settings, load_settings
 from machpay_gateway.settings.listeners import to_text
+from machpay_gateway.settings.server import ServerSettings
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -103,14 +105,17 @@ class Supervisor:
         *changes* override the settings under `server`, here and in the workers.
         """
         self._options: Options = {**options, "server": changes}
-        self._environ = os.environ | {
+        self._environ = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {
             f"MACHPAY_SERVER__{name.upper()}": str(value) for name, value in changes.items() if name != "listen"
         }
         self._on_ready = on_ready
         self.settings = _load_settings(self._options)
         server = self.settings.server
-        self._listening = bind(server.listeners)
-        self._management = None if server.management_address is None else listen_on(server.management_address)
+        self._activated = activated_sockets(os.environ)
+        self._listening = self._listen(server)
+        self._management = self._activated.management
+        if self._management is None and server.management_address is not None:
+            self._management = listen_on(server.management_address)
         self._counts = TemporaryDirectory(prefix="machpay-", ignore_cleanup_errors=True)  # outlives each worker
         self._workers: list[_WorkerProcess] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -156,9 +161,15 @@ class Supervisor:
             self.settings = settings
             logger.info("The settings are reloaded; %d workers serve with them.", settings.server.workers)
 
+    def _listen(self, server: ServerSettings, earlier: Listening | None = None) -> Listening:
+        """Return the sockets for callers: those of a service manager, or else where *server* says."""
+        if self._activated.callers:
+            return listening_on(self._activated.callers, server.listeners)
+        return bind(server.listeners, earlier)
+
     async def _listen_and_replace_all(self, settings: Settings) -> None:
         """Listen where *settings* say, and replace each worker. Raises GatewayError; then it listens where it did."""
-        earlier, self._listening = self._listening, bind(settings.server.listeners, self._listening)
+        earlier, self._listening = self._listening, self._listen(settings.server, self._listening)
         try:
             await self._replace_all(settings)
         except GatewayError:
