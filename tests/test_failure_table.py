@@ -86,6 +86,8 @@ SHOWN_BY = {
     "an upstream fails": {
         "drills/failures": "an upstream fails",
         "drills/test_proxy_faults": "test_an_upstream_that_is_silent_is_given_up_and_one_that_breaks_off_is_told",
+        "drills/test_upstream_faults": "test_requests_that_fail_with_servers_of_a_pool",
+        "serving/test_upstream_health": "test_served_workers_share_the_checks_and_show_what_is_out",
     },
     "the keys of an issuer cannot be loaded": {
         "drills/failures": "an issuer is away",

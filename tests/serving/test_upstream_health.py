@@ -1,11 +1,15 @@
 """Health checks of upstream servers: what takes one out, what brings it back, and how workers share the results."""
 
 import asyncio
+import json
 import logging
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -20,6 +24,11 @@ from machpay_gateway.serving import upstream_health
 from machpay_gateway.serving.readiness import checks_of, status_of
 from machpay_gateway.serving.upstream_health import UpstreamHealth
 from tests.proxy.harness import Upstream, deaf
+from tests.redises.servers import running_server
+from tests.serving.processes import served
+from tests.serving.test_lifecycle import ask, status
+from tests.serving.test_lifecycle import until as until_it_holds
+from tests.serving.test_metrics import ANYWHERE, value
 
 CHECK = HealthCheck("/healthz?x=1", interval_seconds=0.1, timeout_seconds=0.3, unhealthy=3, healthy=2)
 PATIENCE_SECONDS = 10
@@ -206,3 +215,26 @@ async def test_readiness_is_degraded_while_a_server_is_out_and_never_not_ready(t
         good.statuses[0] = bad.statuses[0] = 200
         await until(lambda: not pool.problems())
         assert await readiness() == ("ready", "ok")
+
+
+def test_served_workers_share_the_checks_and_show_what_is_out(tmp_path: Path) -> None:
+    health = '[upstreams.health]\npath = "/public/health"\ninterval_seconds = 0.2\nstatuses = [204]\n'
+
+    def lines() -> list[str]:
+        return [line for line in gateway.log.splitlines() if "is out: its health check got status 200." in line]
+
+    with running_server() as redis:
+        settings = f'redis = "{redis.url}"\n[server]\nworkers = 2\nlog_format = "json"\n{health}'
+        with served(tmp_path, settings=settings, management=ANYWHERE) as gateway:
+            until_it_holds(lambda: value(gateway, "machpay_upstream_server_up", upstream="live") == 0)
+            for _ in range(10):  # whichever worker
+                with urlopen(f"{gateway.management}/readyz") as response:  # noqa: S310 - of ours
+                    document = json.loads(response.read())
+                assert document["status"] == "degraded"
+                assert "its health check got status 200" in document["checks"]["upstreams"]
+                assert status(ask(gateway, "/public/x")) == 200  # there is no other server
+            (line,) = lines()
+            os.kill(json.loads(line)["worker"], signal.SIGKILL)
+            until_it_holds(lambda: "died with status" in gateway.log and value(gateway, "machpay_workers") == 2)
+            assert value(gateway, "machpay_upstream_server_up", upstream="live") == 0
+            assert lines() == [line]
