@@ -39,7 +39,7 @@ def upstream_context(options: UpstreamOptions) -> ssl.SSLContext:
         raise ConfigurationError(f"upstreams: tls_ca {options.tls_ca!r} cannot be used: {exc}") from exc
     if options.tls_certificate is not None:
         try:
-            context.load_cert_chain(options.tls_certificate, options.tls_key)
+            context.load_cert_chain(options.tls_certificate, options.tls_key, password="")  # or OpenSSL asks for one
         except (OSError, ssl.SSLError) as exc:
             raise ConfigurationError(
                 f"upstreams: tls_certificate {options.tls_certificate!r} with {options.tls_key!r} cannot be used: {exc}"

@@ -123,7 +123,12 @@ def _bind_one(
     reused = [replace(bound[address], listener=number) for address in addresses if address in bound]
     missing = [address for address in addresses if address not in bound and isinstance(address, ListenAddress)]
     for address in addresses:
-        if isinstance(address, UnixAddress) and not reused:
+        if isinstance(address, UnixAddress) and reused:
+            try:
+                _set_rights(address.path, listener)
+            except OSError as exc:
+                raise _unavailable_path(address.path, exc) from exc
+        elif isinstance(address, UnixAddress):
             return [BoundSocket(_listen_on_path(address.path, listener), address, number, _file_of(address.path))]
     for _ in range(_PORT_ATTEMPTS):
         opened: list[BoundSocket] = []
@@ -178,19 +183,29 @@ def _listen_on_path(path: str, listener: Listener) -> socket.socket:
             listening.bind(path)
         finally:
             os.umask(umask)
-        user, group = listener.owner_names
-        os.chown(path, _user_id(user), _group_id(group))
-        Path(path).chmod(listener.permissions)
+        _set_rights(path, listener)
         listening.listen(BACKLOG)
-    except (OSError, ConfigurationError) as exc:
+    except OSError as exc:
         listening.close()
-        if isinstance(exc, ConfigurationError):
-            raise
-        raise ConfigurationError(
-            f"server: unix:{path} cannot be listened on ({exc.strerror or exc}): its folder must exist and be "
-            "writable, and only root may give it to another user"
-        ) from exc
+        raise _unavailable_path(path, exc) from exc
+    except ConfigurationError:
+        listening.close()
+        raise
     return listening
+
+
+def _set_rights(path: str, listener: Listener) -> None:
+    """Set owner and mode of the socket at *path*. Raises OSError and ConfigurationError."""
+    user, group = listener.owner_names
+    os.chown(path, _user_id(user), _group_id(group))
+    Path(path).chmod(listener.permissions)
+
+
+def _unavailable_path(path: str, exc: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"server: unix:{path} cannot be listened on ({exc.strerror or exc}): its folder must exist and be writable, "
+        "and only root may give it to another user"
+    )
 
 
 def _remove_stale(path: str) -> None:

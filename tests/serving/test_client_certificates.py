@@ -143,11 +143,12 @@ def test_authorities_are_loaded_again(certified: Certified) -> None:
 
 
 @pytest.mark.skipif(CURL is None and "CI" not in os.environ, reason="curl is not installed")
-def test_curl_presents_one(certified: Certified) -> None:
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_curl_presents_one(certified: Certified, version: str) -> None:
     files, url = certified.client, f"https://127.0.0.2:{certified.strict}/public/certified/head"
     options = ["--cacert", f"{certified.authority.path}", "--cert", f"{files.certificate}", "--key", f"{files.key}"]
     output = subprocess.run(
-        [CURL or "curl", "--silent", *options, url], capture_output=True, text=True, check=True
+        [CURL or "curl", "--silent", version, *options, url], capture_output=True, text=True, check=True
     ).stdout
     assert "X-MachPay-Certificate-San: DNS:a.client.test" in output
 

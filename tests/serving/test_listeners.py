@@ -13,11 +13,11 @@ import pytest
 from tests.serving.processes import PROGRAM, Served, served
 from tests.serving.test_lifecycle import until
 
-REQUEST = b"GET /public/head HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n%b\r\n"
+REQUEST = b"GET %b HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n%b\r\n"
 together = pytest.mark.xdist_group("listeners")
 
 
-def ask(address: str | Path | tuple[str, int], *fields: str) -> bytes:
+def ask(address: str | Path | tuple[str, int], *fields: str, target: str = "/public/head") -> bytes:
     """Return all that a listener sends in response to one request with these *fields*."""
     family = (
         socket.AF_UNIX if isinstance(address, str | Path) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -25,7 +25,7 @@ def ask(address: str | Path | tuple[str, int], *fields: str) -> bytes:
     with socket.socket(family) as connection:
         connection.settimeout(15)
         connection.connect(str(address) if isinstance(address, Path) else address)
-        connection.sendall(REQUEST % "".join(f"{field}\r\n" for field in fields).encode())
+        connection.sendall(REQUEST % (target.encode(), "".join(f"{field}\r\n" for field in fields).encode()))
         response = b""
         while data := connection.recv(65536):
             response += data
@@ -89,6 +89,25 @@ def test_a_reload_listens_where_the_new_settings_say(tmp_path: Path) -> None:
         gateway.supervisor.send_signal(signal.SIGHUP)
         until(lambda: "unix:/nowhere/at/all cannot be listened on" in gateway.log)
         assert b" 200 " in ask(second)
+
+
+def test_a_control_plane_alone_serves_proxies_at_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    settings = (
+        f'trusted_proxies = ["unix:"]\n[server]\ncontrol_plane = "only"\n'
+        f'listen = ["127.0.0.1:0", {{ address = "unix:{path}", mode = "0600" }}]'
+    )
+    fields = ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /public/x", "X-Forwarded-For: 203.0.113.9")
+    with served(tmp_path, settings=settings, listen=()) as gateway:
+        assert ask(path, *fields, target="/authorize/traefik").startswith(b"HTTP/1.1 200 ")
+        address = ("127.0.0.1", gateway.port)
+        assert ask(address, *fields, target="/authorize/traefik").startswith(b"HTTP/1.1 404 ")
+        assert ask(address, target="/v1/keys").startswith(b"HTTP/1.1 401 ")
+        file = tmp_path / "machpay.toml"
+        file.write_text(file.read_text().replace('mode = "0600"', 'mode = "0666"'))
+        gateway.supervisor.send_signal(signal.SIGHUP)
+        until(lambda: "are reloaded" in gateway.log)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
 
 
 def test_an_upstream_may_be_at_a_unix_socket(tmp_path: Path) -> None:

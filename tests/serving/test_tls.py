@@ -1,6 +1,7 @@
 """TLS towards callers: which certificate they get, which versions and ciphers, and what happens when files change."""
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -13,7 +14,16 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from machpay_gateway.core.errors import ConfigurationError
+from machpay_gateway.serving.tls import load_certificates
+from machpay_gateway.settings.server import ServerSettings
 from tests.certificates import Authority, IssuedFiles
 from tests.serving.processes import Served, served
 from tests.serving.test_lifecycle import until
@@ -118,6 +128,16 @@ def test_versions_and_ciphers(named: Named, version: ssl.TLSVersion, ciphers: st
         return
     with pytest.raises(ssl.SSLError):
         handshake(named.gateway.port, context)
+
+
+def test_a_key_with_a_passphrase_is_a_mistake_and_no_question(tmp_path: Path) -> None:
+    files = Authority(tmp_path).issue("server", "127.0.0.1")
+    key = load_pem_private_key(files.key.read_bytes(), None)
+    secret = BestAvailableEncryption(os.urandom(8))
+    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret))
+    settings = ServerSettings(tls_certificate=str(files.certificate), tls_key=str(files.key))
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        load_certificates(settings)
 
 
 def readiness(gateway: Served) -> tuple[str, str]:
