@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.certificates import Authority, IssuedFiles
 from tests.drills.workers import ROOT
 from tests.prepared import new_sqlite
 from tests.redises.ports import HOST, free_port
@@ -20,19 +22,32 @@ from tests.redises.waiting import wait_until
 from tests.serving.processes import PROGRAM
 
 NAME = "pool.machpay.test"
+_NUMBERS = range(11, 15)  # of their addresses
 _HEALTHY, _FAILING = (
     b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno",
 )
 
 
-class PoolServer:
-    """One server at *address*. It answers 200, and 503 between two signals SIGUSR1."""
+_TLS = """    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context: {{ validation_context: {{ trusted_ca: {{ filename: "{path}" }} }} }}
+"""
 
-    def __init__(self, address: str, port: int) -> None:
+
+class PoolServer:
+    """One server at *address*. It answers 200, and 503 between two signals SIGUSR1.
+
+    With *files*, it speaks TLS. At SIGUSR2 it loads them again, and closes each connection after its next response.
+    """
+
+    def __init__(self, address: str, port: int, files: IssuedFiles | None) -> None:
         self.address = address
-        self.url = f"http://{address}:{port}"
+        self.url = f"http://{address}:{port}" if files is None else f"https://{address}:{port}"
         self._command = [sys.executable, "-m", "tests.drills.pool_servers", address, str(port)]
+        self._command += [] if files is None else [str(files.certificate), str(files.key)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -55,11 +70,17 @@ class PoolServer:
 
 
 class Pool(NamedTuple):
-    """Servers, and the *urls* that proxies are configured with."""
+    """Servers, and the *urls* that proxies are configured with. With an *authority*, they speak TLS."""
 
     servers: Sequence[PoolServer]
     urls: Sequence[str]
     hosts: Path  # what proxies see as /etc/hosts
+    authority: Authority | None
+
+    def issue(self, seconds: float) -> IssuedFiles | None:
+        """Issue a certificate for all servers, in place of an earlier one; it expires after *seconds*."""
+        addresses = [f"127.0.0.{number}" for number in _NUMBERS]
+        return None if self.authority is None else self.authority.issue("server", *addresses, days=seconds / 86400)
 
     def point_name_to(self, server: PoolServer) -> None:
         """Let the name resolve to *server*."""
@@ -69,13 +90,18 @@ class Pool(NamedTuple):
 
 
 @contextmanager
-def running_pool(folder: Path, *, is_named: bool) -> Iterator[Pool]:
-    """Start four servers; the proxies know all of them by address, or one by its name."""
-    port = free_port()
-    servers = [PoolServer(f"127.0.0.{number}", port) for number in range(11, 15)]
-    hosts = folder / "hosts"
+def running_pool(folder: Path, *, is_named: bool = False, certificate_seconds: float | None = None) -> Iterator[Pool]:
+    """Start four servers; the proxies know all of them by address, or one by its name.
+
+    They speak TLS if *certificate_seconds* is when their certificate expires.
+    """
+    port, hosts = free_port(), folder / "hosts"
     hosts.touch()
-    pool = Pool(servers, [f"http://{NAME}:{port}"] if is_named else [server.url for server in servers], hosts)
+    pool = Pool([], [], hosts, None if certificate_seconds is None else Authority(folder))
+    files = pool.issue(certificate_seconds or 0.0)
+    servers = [PoolServer(f"127.0.0.{number}", port, files) for number in _NUMBERS]
+    urls = [f"http://{NAME}:{port}"] if is_named else [server.url for server in servers]
+    pool = pool._replace(servers=servers, urls=urls)
     pool.point_name_to(servers[0])
     try:
         for server in servers:
@@ -124,6 +150,8 @@ def _listens(port: int) -> bool:
 def machpay(folder: Path, pool: Pool, options: str) -> Iterator[int]:
     """Run our proxy with *options* of `[upstreams]`, and yield its port."""
     port = free_port()
+    if pool.authority is not None:
+        options = f'tls_ca = "{pool.authority.path}"\n{options}'
     live = ", ".join(f'"{url}"' for url in pool.urls)
     (folder / "machpay.toml").write_text(
         f'database = "{new_sqlite(folder / "machpay.db")}"\nunlisted_routes = "deny"\n'
@@ -146,6 +174,8 @@ def envoy_binary() -> str:
 def envoy(folder: Path, pool: Pool, cluster: str, route: str) -> Iterator[int]:
     """Run Envoy with additions to its *cluster* and *route*, and yield its port."""
     binary, port = envoy_binary(), free_port()
+    if pool.authority is not None:
+        cluster += _TLS.format(path=pool.authority.path)
     endpoints = "".join(
         "      - endpoint: { address: { socket_address: { "
         f"address: {url.split('//')[1].rpartition(':')[0]}, port_value: {url.rpartition(':')[2]} }} }} }}\n"
@@ -190,22 +220,36 @@ static_resources:
         yield listening
 
 
-async def _serve(address: str, port: int) -> None:
+async def _serve(address: str, port: int, *files: str) -> None:
     answers = [_HEALTHY, _FAILING]
+    context, renewals = (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if files else None), [0]
+
+    def load() -> None:
+        if context is not None:
+            context.load_cert_chain(*files)
+            renewals[0] += 1
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        renewal = renewals[0]
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
-                writer.write(answers[0])
+                if renewal == renewals[0]:
+                    writer.write(answers[0])
+                    continue
+                writer.write(answers[0].replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                writer.close()
+                return
         except (EOFError, ConnectionError):
             writer.close()
 
+    load()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, answers.reverse)
-    server = await asyncio.start_server(serve, address, port)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, load)
+    server = await asyncio.start_server(serve, address, port, ssl=context)
     print("listening", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(_serve(sys.argv[1], int(sys.argv[2]), *sys.argv[3:]))

@@ -23,6 +23,7 @@ from tests.drills.workers import ROOT
 PER_SECOND = float(os.environ.get("UPSTREAM_RATE", "100"))
 BEFORE_SECONDS, FAULT_SECONDS, AFTER_SECONDS = 4.0, 12.0, 5.0
 SLOW_SECONDS = 1.0
+_CERTIFICATE_SECONDS = BEFORE_SECONDS + FAULT_SECONDS  # until the first one expires, of those that are renewed
 _OK = 200
 
 _CHECKED = """
@@ -98,6 +99,15 @@ def moved(pool: Pool) -> Iterator[None]:
 
 
 @contextmanager
+def renewed(pool: Pool) -> Iterator[None]:
+    """All servers load another certificate, before the first one expires."""
+    pool.issue(3600.0)
+    for server in pool.servers:
+        server.send(signal.SIGUSR2)
+    yield
+
+
+@contextmanager
 def halved(pool: Pool) -> Iterator[None]:
     for server in pool.servers[:2]:
         server.kill()
@@ -111,6 +121,7 @@ FAULTS: dict[str, Callable[[Pool], AbstractContextManager[None]]] = {
     "a server hangs": hung,
     "a server answers 503": unavailable,
     "its name moves": moved,
+    "its certificate is renewed": renewed,
     "half of the pool is gone": halved,
 }
 # With checks and retries: the greatest share of requests during a fault that may fail, and seconds until none does.
@@ -119,6 +130,7 @@ _BOUNDS = {
     "a server hangs": (0.15, 6.0),
     "a server answers 503": (0.02, 5.0),
     "its name moves": (0.005, 6.0),
+    "its certificate is renewed": (0.005, 1.0),
     "half of the pool is gone": (0.005, 1.0),
 }
 
@@ -146,7 +158,11 @@ def table() -> Iterator[list[str]]:
 def test_requests_that_fail_with_servers_of_a_pool(fault: str, proxy: str, table: list[str], tmp_path: Path) -> None:
     seconds = BEFORE_SECONDS + FAULT_SECONDS + AFTER_SECONDS
     with (
-        running_pool(tmp_path, is_named=fault == "its name moves") as pool,
+        running_pool(
+            tmp_path,
+            is_named=FAULTS[fault] is moved,
+            certificate_seconds=_CERTIFICATE_SECONDS if FAULTS[fault] is renewed else None,
+        ) as pool,
         PROXIES[proxy](tmp_path, pool) as port,
         running_rate(tmp_path, [port], ["x"], PER_SECOND, seconds, connections=8) as rate,
     ):
