@@ -34,15 +34,15 @@ class Dialer:
         protocol: Callable[[], UpstreamConnection],
         *,
         resolve_seconds: float,
+        dead_peer_seconds: float = 0.0,
         tls: UpstreamTls | None = None,
         tls_name: str | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Connect to *origin*, over *tls* if that is given; resolve its name again every *resolve_seconds*.
 
-        *tls_name*, by default the origin's, is in SNI, and the certificate must have it.
-
-        *clock* is monotonic, in seconds.
+        *tls_name*, by default the origin's, is in SNI, and the certificate must have it. *dead_peer_seconds* is when a
+        server that acknowledges nothing is given up; 0 is never. *clock* is monotonic, in seconds.
         """
         self._loop = asyncio.get_running_loop()
         self._origin = origin
@@ -51,6 +51,7 @@ class Dialer:
         self._tls_name = None if tls is None else tls_name or origin.host
         self._clock = clock
         self._resolve_seconds = resolve_seconds
+        self._dead_peer_seconds = dead_peer_seconds
         is_name = parse_address(origin.host) is None
         self.addresses: tuple[str, ...] = () if is_name else (origin.host,)
         self.resolve_at = float("-inf" if is_name else "inf")  # when the addresses are to be resolved again
@@ -149,7 +150,7 @@ class Dialer:
             server_hostname=self._tls_name,
         )
         if (sock := transport.get_extra_info("socket")) is not None:
-            detect_dead_peers(sock)
+            detect_dead_peers(sock, self._dead_peer_seconds)
         connection.address = address
         return transport, connection
 

@@ -151,6 +151,7 @@ class UpstreamRouter:
             origin,
             lambda: UpstreamConnection(responses),
             resolve_seconds=options.resolve_seconds,
+            dead_peer_seconds=options.dead_peer_seconds,
             tls=tls if origin.scheme == "https" else None,
             tls_name=options.tls_server_name or settings.fixed_host or origin.host,
         )

@@ -196,7 +196,7 @@ class Worker:
     ) -> asyncio.Server | ProxyProtocolServer:
         settings = self.gateway.settings.server
         context = self._contexts[number]
-        detect_dead_peers(listening)  # of each connection that it accepts
+        detect_dead_peers(listening, settings.dead_peer_seconds)  # of each connection that it accepts
         if settings.has_proxy_protocol(settings.listeners[number]):
             server = ProxyProtocolServer(
                 listening,

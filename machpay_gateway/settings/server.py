@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from machpay_gateway.core.decision.route import ClientCertificate
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.proxy_settings import HEAD_BYTES
+from machpay_gateway.core.network.upstream_options import check_dead_peer_seconds
 from machpay_gateway.settings.certificates import CertificateFiles, parse_certificates
 from machpay_gateway.settings.listeners import ListenAddress, Listener, parse_listen, parse_listeners
 
@@ -41,7 +42,8 @@ class ServerSettings:
     each connection begins with a header of the PROXY protocol. *access_log* is `stdout`, `off` or a file. *log_format*
     is the format of the process's own log on stderr, and *log_level* the least severe of its lines.
     At a stop, requests in flight have *drain_seconds* to finish. A request's head must arrive within *head_seconds*,
-    and a connection may be idle for *keepalive_seconds* between requests. Each worker accepts *max_connections*, or
+    and a connection may be idle for *keepalive_seconds* between requests. One whose client has acknowledged nothing for
+    *dead_peer_seconds* is closed, unless these are 0. Each worker accepts *max_connections*, or
     with 0 as many as its file descriptors allow. The head of a request has at most *max_head_bytes* and
     *max_header_lines*. *http2* is whether callers may speak HTTP/2. Raises ConfigurationError.
     """
@@ -62,6 +64,7 @@ class ServerSettings:
     drain_seconds: float = 30.0
     head_seconds: float = 10.0
     keepalive_seconds: float = 75.0
+    dead_peer_seconds: float = 45.0
     max_connections: int = 0
     max_head_bytes: int = 32 * 1024
     max_header_lines: int = 100
@@ -84,6 +87,7 @@ class ServerSettings:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
                 raise ConfigurationError(f"{name} is a number of seconds, not {seconds!r}")
             object.__setattr__(self, name, seconds)
+        object.__setattr__(self, "dead_peer_seconds", check_dead_peer_seconds(parse_number(self.dead_peer_seconds)))
         for name, choices in _CHOICES:
             if (choice := getattr(self, name)) not in get_args(choices):
                 raise ConfigurationError(f"{name} {choice!r} is not one of {', '.join(get_args(choices))}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from machpay_gateway.core.network.upstream import parse_origin
-from machpay_gateway.proxy.dead_peers import DETECTION_SECONDS, detect_dead_peers
+from machpay_gateway.proxy.dead_peers import detect_dead_peers
 from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import response_fields
@@ -189,14 +189,17 @@ async def test_a_name_that_moves_is_followed_while_its_connections_are_busy(name
             assert [await _served_by(rig, (old, new)) for _ in range(3)] == [1] * 3
 
 
-def test_accepted_connections_inherit_the_detection_of_dead_peers() -> None:
+@pytest.mark.parametrize("seconds, idle, probe", [(45, 15, 10), (4, 1, 1), (5.5, 2, 1), (3600, 1200, 800), (0, 0, 0)])
+def test_accepted_connections_inherit_the_detection_of_dead_peers(seconds: float, idle: int, probe: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        detect_dead_peers(listening)
+        detect_dead_peers(listening, seconds)
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
-            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            timeout = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-            idle = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
-            assert (timeout, idle < DETECTION_SECONDS < 60) == (DETECTION_SECONDS * 1000, True)
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            values = [accepted.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+            assert bool(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)) is (seconds > 0)
+            if seconds:
+                assert values == [idle, probe, 3, seconds * 1000]
+                assert idle + 3 * probe <= seconds
 
 
 async def test_connections_to_upstreams_detect_dead_peers() -> None:
@@ -204,10 +207,11 @@ async def test_connections_to_upstreams_detect_dead_peers() -> None:
         transport, connection = await _dialer_of_address(upstream.port).connect()
         sock = transport.get_extra_info("socket")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == DETECTION_SECONDS * 1000
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 45_000
         connection.abort()
 
 
 def _dialer_of_address(port: int) -> Dialer:
     responses = ResponseReader(response_fields(), HeadLimits(1024, 10))
-    return Dialer(parse_origin(f"http://127.0.0.1:{port}"), lambda: UpstreamConnection(responses), resolve_seconds=30.0)
+    origin = parse_origin(f"http://127.0.0.1:{port}")
+    return Dialer(origin, lambda: UpstreamConnection(responses), resolve_seconds=30.0, dead_peer_seconds=45.0)

@@ -188,6 +188,10 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ),
         ("[upstreams]\nretry_budget = 20", "2: upstreams.retry_budget: retry_budget is a share from 0 to 1"),
         ("[upstreams]\nmax_in_flight = -1", "2: upstreams.max_in_flight: max_in_flight is a number of requests, 0 for"),
+        (
+            "[upstreams]\ndead_peer_seconds = 1",
+            "2: upstreams.dead_peer_seconds: dead_peer_seconds is a number of seconds",
+        ),
         ("[upstreams]\nkeepalive_seconds = true", "2: upstreams.keepalive_seconds: keepalive_seconds is a number of"),
         (
             '[upstreams]\nlive = [{url = "http://x", weight = 0}]',
@@ -324,6 +328,10 @@ def mistakes(directory: Path, text: str) -> list[str]:
         ("[server]\nmax_connections = -1", "2: server.max_connections: max_connections is a number from 0 to"),
         ("[server]\ndrain_seconds = 0", "2: server.drain_seconds: drain_seconds is a number of seconds, not 0"),
         ("[server]\nhead_seconds = inf", "2: server.head_seconds: head_seconds is a number of seconds, not inf"),
+        (
+            "[server]\ndead_peer_seconds = -1",
+            "2: server.dead_peer_seconds: dead_peer_seconds is a number of seconds from",
+        ),
         ("[server]\nkeepalive_seconds = true", "2: server.keepalive_seconds: keepalive_seconds is a number of seconds"),
         (
             '[server]\ncontrol_plane = "none"',

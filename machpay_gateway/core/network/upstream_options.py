@@ -12,6 +12,7 @@ Balance = Literal["least", "round_robin", "hash"]
 _COOKIE_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")  # RFC 6265 §4.1.1
 _SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]{2,45}")
 _DAY = 86400.0
+_LEAST_DEAD_SECONDS = 4.0  # three probes, and the time before the first
 # The least and the greatest value of each number of seconds.
 _SECONDS: Mapping[str, tuple[float, float]] = {
     "resolve_seconds": (0.1, _DAY),
@@ -68,7 +69,8 @@ class UpstreamOptions:
 
     Names are resolved again every *resolve_seconds*. A connection may be idle for *keepalive_seconds* between two
     requests, 0 for one request a connection; it gets no more requests *max_age_seconds* after it was opened, unless
-    that is 0. *balance* is how a server is chosen: the one with the fewest requests in flight, the next one, or by
+    that is 0. One whose server has acknowledged nothing for *dead_peer_seconds* is closed, unless these are 0.
+    *balance* is how a server is chosen: the one with the fewest requests in flight, the next one, or by
     *hash_by*: `key`, `owner`, `address`, or the name of a cookie.
 
     *health* is how servers are checked, None for not at all. A server is ejected when its share of responses with a 5xx
@@ -87,6 +89,7 @@ class UpstreamOptions:
     # methods cannot be retried.
     keepalive_seconds: float = 4.0
     max_age_seconds: float = 300.0
+    dead_peer_seconds: float = 45.0
     balance: Balance = "least"
     hash_by: str = "address"
     health: HealthCheck | None = None
@@ -107,6 +110,7 @@ class UpstreamOptions:
             raise ConfigurationError(f"hash_by {self.hash_by!r} is not key, owner, address or the name of a cookie")
         for name, (least, most) in _SECONDS.items():
             _check_number(name, getattr(self, name), least, most)
+        check_dead_peer_seconds(self.dead_peer_seconds)
         _check_share("eject_5xx_rate", self.eject_5xx_rate)
         _check_share("retry_budget", self.retry_budget)
         object.__setattr__(self, "retry_statuses", _check_statuses("retry_statuses", self.retry_statuses, _LEAST_ERROR))
@@ -134,6 +138,15 @@ class UpstreamOptions:
 def _check_number(name: str, value: object, least: float, most: float) -> None:
     if type(value) not in {int, float} or not least <= value <= most:  # type: ignore[operator]  # a number
         raise ConfigurationError(f"{name} is a number of seconds from {least:g} to {most:g}, not {value!r}")
+
+
+def check_dead_peer_seconds(value: object) -> float:
+    """Return *value*, after how long without an acknowledgment a connection is closed. Raises ConfigurationError."""
+    if type(value) not in {int, float} or not (value == 0 or _LEAST_DEAD_SECONDS <= value <= _DAY):  # type: ignore[operator]  # a number
+        raise ConfigurationError(
+            f"dead_peer_seconds is a number of seconds from {_LEAST_DEAD_SECONDS:g} to {_DAY:g}, or 0, not {value!r}"
+        )
+    return value  # type: ignore[return-value]  # as above
 
 
 def _check_share(name: str, value: object) -> None:
