@@ -150,14 +150,8 @@ class UpstreamServer:
 
     def record_response(self, status: int) -> None:
         """Record the head of a response: the server is there, and works unless its responses with 5xx count."""
-        if self._eject_5xx_rate:
-            self._count(status)
-            if status >= _SERVER_ERROR:
-                return
-        self.record_success()
-
-    def record_success(self) -> None:
-        """Record that the server has responded."""
+        if self._eject_5xx_rate and self._is_error(status):
+            return
         self._failures = 0
         if self._ejections:
             self._throttle.log(logging.WARNING, "Upstream %s answers again.", self.name)
@@ -175,19 +169,20 @@ class UpstreamServer:
         if self._failures >= _MAX_FAILURES or self._ejections:
             self._eject(now, detail)
 
-    def _count(self, status: int) -> None:
-        """Count a response, and eject the server if too many of the latest had a 5xx status."""
+    def _is_error(self, status: int) -> bool:
+        """Count a response; return whether it is an error, and eject the server if too many of the latest were."""
         now = self._clock()
         if now - self._window_began_at >= _WINDOW_SECONDS:
             self._window_began_at = now
             self._window_responses = self._window_errors = 0
         self._window_responses += 1
         if status < _SERVER_ERROR:
-            return
+            return False
         self._window_errors += 1
         share = self._window_errors / self._window_responses
         if self._window_responses >= _FEWEST_RESPONSES and share >= self._eject_5xx_rate:
             self._eject(now, f"{share:.0%} of its responses have a status of 5xx")
+        return True
 
     def _eject(self, now: float, detail: str) -> None:
         """Prefer others for a while, each time for twice as long, if the pool can do without this server."""

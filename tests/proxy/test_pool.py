@@ -78,7 +78,7 @@ def test_failures_count_only_in_a_row() -> None:
     for _ in range(3):
         for _ in range(4):
             server.record_failure(LOST, "a test")
-        server.record_success()
+        server.record_response(200)
     assert server.ejected_until < 0.0
 
 

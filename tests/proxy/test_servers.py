@@ -165,7 +165,7 @@ def test_each_ejection_lasts_longer() -> None:
         assert {pool.pick() for _ in range(4)} == {bad, good}
         bad.record_failure(LOST, "once more")
     clock.advance(300.1)
-    bad.record_success()
+    bad.record_response(200)
     for _ in range(4):
         bad.record_failure(LOST, "as if it had never been")
         assert {pool.pick() for _ in range(4)} == {bad, good}
