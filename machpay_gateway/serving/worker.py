@@ -208,6 +208,10 @@ class Worker:
             server.start()
             return server
         if listening.family == socket.AF_UNIX:  # which does not leave the host
+            if sys.version_info >= (3, 13):  # which would remove the file with the first worker that stops
+                return await proxy.loop.create_unix_server(
+                    proxy.connect_unix, sock=listening, backlog=BACKLOG, cleanup_socket=False
+                )
             return await proxy.loop.create_unix_server(proxy.connect_unix, sock=listening, backlog=BACKLOG)
         return await proxy.loop.create_server(
             proxy.connect,
