@@ -194,7 +194,7 @@ async def _connection_to(upstream: Upstream, origin: Origin) -> str:
         _, writer = await asyncio.open_unix_connection(origin.host)
         writer.transport.abort()
         return f"{origin} accepts connections"
-    if origin.scheme != "https":
+    if not origin.has_tls:
         _, writer = await asyncio.open_connection(origin.host, origin.port)
         address = writer.get_extra_info("peername")[0]
         writer.transport.abort()

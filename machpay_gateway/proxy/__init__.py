@@ -11,9 +11,9 @@ The path of a request, in reading order:
    chooses a server and an idle connection, `upstream` is that connection.
 4. An upgraded connection goes on as bytes in `tunnel`.
 
-`downstream` is what a request needs of its client: `connection` for HTTP/1.1, `http2` for a stream of HTTP/2.
+`downstream` is what a request needs of its client: `connection` for HTTP/1.1, `http2_callers` for a stream of HTTP/2.
 `context` is what all connections share, `proxy` their timeouts and the graceful shutdown, and `eviction` the choice of
-a connection to close when there are too many.
+a connection to close when there are too many. `http2_server` and `http2` are for upstreams of HTTP/2.
 """
 
 from machpay_gateway.extras import require_extra

@@ -15,7 +15,7 @@ from machpay_gateway.proxy.downstream import NEVER
 from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import HEAD_END, incomplete_head_fault
 from machpay_gateway.proxy.heads import Fault, ResponseHead
-from machpay_gateway.proxy.http2.callers import PREFACE, Http2Connection
+from machpay_gateway.proxy.http2_callers.connection import PREFACE, Http2Connection
 from machpay_gateway.proxy.responses import (
     OwnResponse,
     interim_head,

@@ -25,6 +25,7 @@ Opened = tuple[asyncio.BaseTransport, UpstreamConnection]
 class Dialer:
     """Opens connections to one origin.
 
+    *protocol* makes the protocol of a connection.
     *addresses* are those of its name, () until it is resolved. *on_move* gets them when earlier ones are gone.
     """
 
@@ -46,7 +47,7 @@ class Dialer:
         """
         self._loop = asyncio.get_running_loop()
         self._origin = origin
-        self._protocol = protocol
+        self.protocol = protocol
         self._tls = tls
         self._tls_name = None if tls is None else tls_name or origin.host
         self._clock = clock
@@ -143,7 +144,7 @@ class Dialer:
     async def _attempt(self, address: str) -> Opened:
         origin = self._origin
         transport, connection = await self._loop.create_connection(
-            self._protocol,
+            self.protocol,
             address,
             origin.port,
             ssl=None if self._tls is None else self._tls.context,

@@ -29,6 +29,7 @@ from machpay_gateway.proxy.closing import unread_bytes
 from machpay_gateway.proxy.context import ProxyContext
 from machpay_gateway.proxy.downstream import NEVER, ClientStream
 from machpay_gateway.proxy.framing import FramedRequest
+from machpay_gateway.proxy.grpc import grpc_response, grpc_timeout
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.request_buffer import CONTINUE, RequestBuffer, has_expectation, head_with_length
@@ -53,6 +54,7 @@ logger = logging.getLogger("machpay_gateway")
 
 _DECISION_SECONDS = 30.0  # for stores and issuers, each of which has a shorter timeout of its own
 _CLIENT_GONE = 499
+_EXACT_SECONDS = 5.0  # deadlines of gRPC up to which one has a timer of its own
 _NO_CERTIFICATE = "the connection has no client certificate"
 _TOO_LARGE = "the body exceeds the route's limit"
 _OVERLOAD_SECONDS = 1.0  # of Retry-After: requests end all the time
@@ -368,6 +370,10 @@ class Forwarder(UpstreamHandler):
             return
         if options.total_seconds:
             self._total_deadline = now + options.total_seconds
+        if self.request.is_grpc and (seconds := grpc_timeout(self.request.start)):
+            self._total_deadline = min(self._total_deadline, now + seconds)
+            if seconds < _EXACT_SECONDS:
+                self._context.loop.call_later(seconds, self._expire_call)
         if options.buffer and self._client.body is not None:
             self._begin_buffer()
         else:
@@ -701,6 +707,11 @@ class Forwarder(UpstreamHandler):
             self._identification.cancel()
             self.refuse(Reason.UNAVAILABLE, "the decision takes too long")
 
+    def _expire_call(self) -> None:
+        """End a call of gRPC at its deadline, which may be shorter than the time between checks of timeouts."""
+        if not self.is_over:
+            self._give_up(Reason.UPSTREAM_TIMEOUT, "the deadline of the call has passed")
+
     def _expire_forwarding(self) -> None:
         if monotonic() < self._total_deadline and self._makes_progress():
             self._extend_wait()
@@ -865,7 +876,9 @@ class Forwarder(UpstreamHandler):
         )
         self.principal = self.principal or denied.principal
         self.route = self.route or denied.route
-        self.sent_bytes = client.respond(response, minor=self.request.minor, closes=closes)
+        is_call = self.request.is_grpc and client.is_http2
+        sent = grpc_response(response) if is_call else response
+        self.sent_bytes = client.respond(sent, minor=self.request.minor, closes=closes)
         self._finish(outcome_of_refusal(denied), response.status)
         self._on_end(not closes)
 

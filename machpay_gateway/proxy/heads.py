@@ -52,6 +52,7 @@ from machpay_gateway.web.path_reader import PathReader
 PSEUDONYM = b"machpay"  # in Via (RFC 9110 §7.6.3), so that no host name leaks
 _VIA = (b"Via: 1.0 " + PSEUDONYM + b"\r\n", b"Via: 1.1 " + PSEUDONYM + b"\r\n")
 _PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")  # RFC 9110 §7.8
+_AFTER_GRPC = (b"", b"+", b";")  # not application/grpc-web, which is another protocol
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade", b"te"})
 # HTTP itself, in another version or within TLS: such a tunnel would bypass the gate.
@@ -140,6 +141,7 @@ class RequestHead(Head):
     origin: bytes | None = None
     preflight_method: bytes | None = None
     upgrade: bytes | None = None
+    is_grpc = False
     _has_type = False
     _accepts_trailers = False
 
@@ -262,6 +264,7 @@ class RequestHead(Head):
         elif kind == DPOP_PROOF:
             self.proof += (value,)
         elif kind == CONTENT_TYPE:
+            self.is_grpc = value.startswith(b"application/grpc") and value[16:17] in _AFTER_GRPC
             if self._has_type:
                 # RFC 9110 §8.3: some servers use the first and some the last, which bypasses a filter.
                 return invalid("two Content-Type fields")

@@ -8,7 +8,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.proxy.connection import CallerConnection, ClientConnection
 from machpay_gateway.proxy.context import ProxyContext, RequestLog
 from machpay_gateway.proxy.eviction import ConnectionTable
-from machpay_gateway.proxy.http2.callers import Http2Connection
+from machpay_gateway.proxy.http2_callers.connection import Http2Connection
 from machpay_gateway.proxy.routing import ControlPlane
 from machpay_gateway.proxy.websocket_frames import GOING_AWAY
 

@@ -14,6 +14,7 @@ from machpay_gateway.core.network.upstream_options import UpstreamOptions
 from machpay_gateway.proxy.dialer import Dialer
 from machpay_gateway.proxy.framing import HeadLimits
 from machpay_gateway.proxy.header_fields import control_plane_fields, response_fields
+from machpay_gateway.proxy.http2_server import Http2Server
 from machpay_gateway.proxy.pool import ServerPool
 from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.route_plan import Destination
@@ -109,7 +110,10 @@ class UpstreamRouter:
         destinations: dict[str, Destination] = {}
         for environment, upstream in service.items():
             tls = self._tls_of(upstream)
-            servers = [self._server(origin, upstream.options, responses, options, tls) for origin in upstream.origins]
+            servers = [
+                self._server(origin, upstream.options, responses, options, tls.get(origin.scheme))
+                for origin in upstream.origins
+            ]
             pool = ServerPool(servers, options=upstream.options)
             self.pools[environment if name is None else f"{name}.{environment}"] = pool
             authorities = {server.authority for server in servers}
@@ -119,14 +123,13 @@ class UpstreamRouter:
         public = destinations.get("live") or destinations.get("test")
         return destinations if public is None else {**destinations, "public": public}
 
-    def _tls_of(self, upstream: Upstream) -> UpstreamTls | None:
-        """Return the context for connections to *upstream*, None if it has no TLS. Raises ConfigurationError."""
-        if all(origin.scheme != "https" for origin in upstream.origins):
-            return None
-        tls = UpstreamTls(upstream.options)
+    def _tls_of(self, upstream: Upstream) -> Mapping[str, UpstreamTls]:
+        """Return the contexts for connections to *upstream* by those schemes with TLS. Raises ConfigurationError."""
+        kinds = {origin.scheme: origin.is_http2 for origin in upstream.origins if origin.has_tls}
+        contexts = {scheme: UpstreamTls(upstream.options, is_http2=kind) for scheme, kind in kinds.items()}
         if upstream.options.tls_files:
-            self._watched.append(tls)
-        return tls
+            self._watched += contexts.values()
+        return contexts
 
     def _server(
         self,
@@ -152,10 +155,11 @@ class UpstreamRouter:
             lambda: UpstreamConnection(responses),
             resolve_seconds=options.resolve_seconds,
             dead_peer_seconds=options.dead_peer_seconds,
-            tls=tls if origin.scheme == "https" else None,
+            tls=tls,
             tls_name=options.tls_server_name or settings.fixed_host or origin.host,
         )
-        server = UpstreamServer(
+        server_class = Http2Server if origin.is_http2 else UpstreamServer
+        server = server_class(
             str(origin),
             dialer.connect,
             options=options,
@@ -163,6 +167,9 @@ class UpstreamRouter:
             authority=authority,
             check_host=check_host,
         )
+        if isinstance(server, Http2Server):
+            server.speak(responses, b"https" if origin.has_tls else b"http")
+            dialer.protocol = server.protocol
         dialer.on_move = server.move_to
         self._dialers.append((dialer, server))
         return server

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_IDLE = 256  # connections to each server
 _TICK_SECONDS = 1.0  # between two calls of `close_idle`
-_SHARE_OF_AGE = 0.1  # by which ages differ, so that connections opened together are not replaced together
+SHARE_OF_AGE = 0.1  # by which ages differ, so that connections opened together are not replaced together
 _MAX_FAILURES = 5  # in a row, before a server is ejected
 _FIRST_EJECTION, _LONGEST_EJECTION = 5.0, 300.0  # seconds
 _WINDOW_SECONDS = 10.0  # in which responses with a 5xx status are counted
@@ -126,7 +126,7 @@ class UpstreamServer:
         connection = await self.dial(seconds)
         self.opened += 1
         if self._max_age_seconds:
-            age = self._max_age_seconds * (1 - _SHARE_OF_AGE * random.random())  # noqa: S311 - no secret
+            age = self._max_age_seconds * (1 - SHARE_OF_AGE * random.random())  # noqa: S311 - no secret
             connection.expires_at = self._clock() + age
         return connection
 

@@ -10,11 +10,13 @@ from machpay_gateway.core.network.upstream_options import UpstreamOptions
 
 # Unambiguous URLs only: no user and password, query, backslash or space in which a parser could see another host.
 _ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)"
+    r"(?P<scheme>https?|h2c?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)"
     r"(?::(?P<port>[0-9]{1,5}))?(?P<path>(?:/[A-Za-z0-9\-._~!$&'()*+,;=:@]+)*)/?"
 )
 _UNIX_PATH = re.compile(r"unix:(?P<path>/(?:[^/\0:]+/)*[^/\0:]+)")  # a colon would end the path in other proxies
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "h2c": 80, "h2": 443}
+_WITH_TLS = frozenset({"https", "h2"})
+_HTTP2 = frozenset({"h2", "h2c"})
 _MAX_PORT = 65535
 _MAX_WEIGHT = 1000
 UNIX = "unix"
@@ -24,6 +26,7 @@ MAX_PATH_BYTES = 107  # sockaddr_un has 108, of which one ends the path
 class Origin(NamedTuple):
     """The address of an upstream server, and its *weight*: its share of the requests.
 
+    The scheme is `http` or `https`, and for a server that speaks HTTP/2 `h2c` or, over TLS, `h2`.
     One at a Unix socket has the scheme `unix`, its path as host, and no port. Another one may have a *path*, as
     `/base`, that comes before the paths of requests.
     """
@@ -33,6 +36,16 @@ class Origin(NamedTuple):
     port: int
     weight: int = 1
     path: str = ""
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether connections use TLS."""
+        return self.scheme in _WITH_TLS
+
+    @property
+    def is_http2(self) -> bool:
+        """Whether the server speaks HTTP/2."""
+        return self.scheme in _HTTP2
 
     @property
     def authority(self) -> str:

@@ -1,6 +1,6 @@
-"""HTTP/2 (RFC 9113), framed by the h2 library.
+"""HTTP/2 (RFC 9113), framed by the h2 library: what both sides share, and connections to upstreams.
 
-`callers` is a connection of callers and `stream` one request in it, which a `Forwarder` serves as it does any other:
-`fields` turns its header block into the head of an HTTP/1.1 message, so that the same rules read it, and the response's
-head back. `bounds` limits what costs the gateway work and its client nothing.
+`fields` turns header blocks into heads of HTTP/1.1 and back, so that the same rules read them. `bounds` limits what
+costs the gateway work and its client nothing. `upstreams` is a connection to a server, whose streams are used like
+connections of HTTP/1.1.
 """

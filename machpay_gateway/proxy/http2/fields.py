@@ -6,6 +6,7 @@ A block is checked for what HTTP/1.1 does not know (RFC 9113 §8.2, §8.3); ever
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 from secrets import token_bytes
 from time import time
 from typing import NamedTuple
@@ -23,6 +24,8 @@ _CONNECTION_SPECIFIC = frozenset({b"connection", b"proxy-connection", b"keep-ali
 _SCHEMES = frozenset({b"http", b"https"})
 _WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})  # some servers require a length of them (RFC 9110 §8.6)
 _HANDSHAKE = frozenset({b"sec-websocket-accept", b"connection", b"upgrade"})
+_STATUS = re.compile(rb"[1-9][0-9]{2}")
+_REASONS = {int(status): status.phrase.encode() for status in HTTPStatus}
 _NO_CONTENT = 204
 _OK = b"200"
 
@@ -183,3 +186,34 @@ def _fields(lines: bytes) -> Fields:
         if colon:
             fields.append((name.lower(), value.strip(b" \t")))
     return fields
+
+
+def upstream_block(head: bytes, scheme: bytes) -> tuple[Fields, int, bool]:
+    """Return a request's *head* of HTTP/1.1 as a header block, its length, and whether it is chunked instead."""
+    first, _, lines = head.partition(b"\r\n")
+    method, target, _ = first.split(b" ")
+    fields: Fields = []
+    authority, length, is_chunked = b"", 0, False
+    for name, value in _fields(lines):
+        if name == b"host":
+            authority = value
+        elif name == b"transfer-encoding":
+            is_chunked = True
+        elif name not in _CONNECTION_SPECIFIC:
+            fields.append((name, value))
+            if name == b"content-length":
+                length = int(value)
+    pseudo = [(b":method", method), (b":scheme", scheme), (b":path", target)]
+    if authority:
+        pseudo.append((b":authority", authority))
+    return [*pseudo, *fields], length, is_chunked
+
+
+def read_response_block(block: Fields) -> bytes | None:
+    """Return the head of a response of HTTP/1.1 for *block*, None if that is malformed (RFC 9113 §8.3.2)."""
+    if not block or block[0][0] != b":status" or not _STATUS.fullmatch(block[0][1]):
+        return None
+    if (lines := _lines(block[1:])) is None:
+        return None
+    status = block[0][1]
+    return b"\r\n".join((b"HTTP/1.1 %b %b" % (status, _REASONS.get(int(status), b"")), *lines, b"", b""))

@@ -21,7 +21,7 @@ from hyperframe.frame import (
 )
 
 from machpay_gateway.proxy.http2 import bounds
-from machpay_gateway.proxy.http2.callers import Http2Connection
+from machpay_gateway.proxy.http2_callers.connection import Http2Connection
 from tests.proxy.harness import Rig, Upstream, proxied
 from tests.proxy.http2.harness import Http2Client, http2
 

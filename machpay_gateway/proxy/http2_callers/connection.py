@@ -35,7 +35,7 @@ from machpay_gateway.proxy.heads import Fault
 from machpay_gateway.proxy.http2 import bounds
 from machpay_gateway.proxy.http2.bounds import Budget
 from machpay_gateway.proxy.http2.fields import Fields, read_request_block
-from machpay_gateway.proxy.http2.stream import Http2Stream
+from machpay_gateway.proxy.http2_callers.stream import Http2Stream
 from machpay_gateway.proxy.responses import refusal
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from machpay_gateway.proxy.downstream import NEVER
 from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import ResponseHead
+from machpay_gateway.proxy.http2.content import StreamBody
 from machpay_gateway.proxy.http2.fields import (
     Fields,
     RequestBlock,
@@ -59,20 +60,6 @@ class StreamConnection(Protocol):
 
     def stream_ended(self, stream: "Http2Stream") -> None:
         """Forget *stream*."""
-
-
-class StreamBody:
-    """The content of a request; the stream itself says where it ends."""
-
-    __slots__ = ("is_done", "trailers")
-
-    def __init__(self) -> None:
-        self.is_done = False
-        self.trailers = b""
-
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return *data*, all of which is content."""
-        return data, b""
 
 
 class Http2Stream:
