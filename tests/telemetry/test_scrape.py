@@ -46,6 +46,16 @@ def test_rates_are_those_between_two_scrapes() -> None:
     assert BOUNDS[2] < seen.latency.p95 < BOUNDS[3]
 
 
+def test_servers_that_are_out_are_those_of_the_last_scrape() -> None:
+    def served(at: float, *up: float) -> Scrape:
+        counts: Counts = {("machpay_build_info", ("1",)): [1.0]}
+        counts |= {("machpay_upstream_server_up", ("live", f"http://{n}:1")): [value] for n, value in enumerate(up)}
+        return parse_scrape(exposition(counts, "")[0].decode(), at)
+
+    assert interval_between(served(0.0, 0, 1), served(1.0, 1, 0)).servers_out == [("live", "http://1:1")]
+    assert interval_between(served(0.0, 0, 0), served(1.0, 1, 1)).servers_out == []
+
+
 def test_a_duration_above_the_last_bound_is_at_least_the_bound() -> None:
     seen = interval_between(reading(0.0), reading(1.0, ("allowed", "GET /a", 1, len(BOUNDS))))
     assert seen.latency == LatencyQuantiles(BOUNDS[-1], BOUNDS[-1], BOUNDS[-1])
