@@ -90,6 +90,9 @@ class ProxyProtocolServer:
         try:
             peer = _peer_of(connection)
             passed = await self._header_of(connection, peer)
+        except EOFError:  # a health check that only connects
+            connection.close()
+            return
         except (ProxyHeaderError, TimeoutError, OSError) as exc:
             connection.close()
             self._throttle.log(
@@ -111,7 +114,7 @@ class ProxyProtocolServer:
             connection.close()
 
     async def _header_of(self, connection: socket.socket, peer: str) -> PassedConnection:
-        """Return what the header of *peer* says. Raises ProxyHeaderError, TimeoutError and OSError."""
+        """Return what the header of *peer* says. Raises ProxyHeaderError, TimeoutError, OSError and EOFError."""
         if not self._trusts(peer):
             raise ProxyHeaderError("it is not in trusted_proxies")
         async with asyncio.timeout(self._header_seconds):
@@ -127,7 +130,7 @@ class ProxyProtocolServer:
                 await self._readable(connection)
                 continue
             if not data:
-                raise ProxyHeaderError("it ended")
+                raise ProxyHeaderError("it ended") if header else EOFError
             length = header_length(header + data)
             # While the length is open, all that has arrived belongs to the header.
             header += connection.recv(len(data) if length is None else min(len(data), length - len(header)))

@@ -7,6 +7,7 @@ would not notice otherwise.
 import logging
 
 from machpay_gateway.core.network.address import address_block, format_address, parse_address
+from machpay_gateway.core.network.forwarded import UNIX_PEER
 
 logger = logging.getLogger("machpay_gateway")
 
@@ -37,6 +38,12 @@ class IgnoredForwarding:
             "A request from %s has the header %s, which is ignored: the address is not in trusted_proxies. If a proxy "
             "of yours is there, all callers behind it count as one address; set trusted_proxies to tell them apart. "
             "If a caller sends the header by itself, nothing needs to be done.",
-            "a peer without an address" if address is None else format_address(address),
+            _describe(peer, address),
             header.decode("latin-1"),
         )
+
+
+def _describe(peer: str, address: int | None) -> str:
+    if address is not None:
+        return format_address(address)
+    return f'a Unix socket (as an address, "{UNIX_PEER}")' if peer == UNIX_PEER else "a peer without an address"

@@ -1,6 +1,7 @@
 """Where callers connect: addresses of either family and of both, and Unix sockets."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.processes import PROGRAM, Served, served
+from tests.redises.ports import free_port
+from tests.serving.processes import PROGRAM, ROOT, Served, served
 from tests.serving.test_lifecycle import until
 
 REQUEST = b"GET %b HTTP/1.1\r\nHost: api.test\r\nConnection: close\r\n%b\r\n"
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 together = pytest.mark.xdist_group("listeners")
 
 
@@ -46,6 +49,13 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with served(folder, settings=settings, listen=()) as gateway:
         yield gateway
     assert not path.exists()
+
+
+def test_an_ignored_header_over_a_unix_socket_names_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sock"
+    with served(tmp_path, settings=f'[server]\nlisten = ["127.0.0.1:0", "unix:{path}"]', listen=()) as gateway:
+        assert b"\r\nX-Forwarded-For: unknown\r\n" in ask(path, "X-Forwarded-For: 203.0.113.9")
+        until(lambda: 'from a Unix socket (as an address, "unix:")' in gateway.log)
 
 
 @together
@@ -89,6 +99,31 @@ def test_a_reload_listens_where_the_new_settings_say(tmp_path: Path) -> None:
         gateway.supervisor.send_signal(signal.SIGHUP)
         until(lambda: "unix:/nowhere/at/all cannot be listened on" in gateway.log)
         assert b" 200 " in ask(second)
+
+
+@together
+@pytest.mark.skipif(NGINX is None and "CI" not in os.environ, reason="nginx is not installed")
+def test_nginx_in_front_of_a_unix_socket_names_its_clients(everywhere: Served, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "listeners.md").read_text()
+    servers = page.partition("```nginx\n")[2].partition("```")[0]
+    port = free_port()
+    servers = servers.replace("/run/machpay/gateway.sock", str(everywhere.folder / "gateway.sock"))
+    servers = servers.replace("server {\n", f"server {{\n  listen 127.0.0.1:{port};\n")
+    folders = "".join(f" {kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (tmp_path / "nginx.conf").write_text(f"events {{}}\nhttp {{ access_log off;{folders}\n{servers} }}")
+    switches = "daemon off; master_process off; pid pid;"
+    command = [NGINX or "nginx", "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr", "-g", switches]
+    nginx = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        with socket.socket() as probe:
+            until(lambda: probe.connect_ex(("127.0.0.1", port)) == 0)
+        response = ask(("127.0.0.1", port), "X-Forwarded-For: 198.51.100.7")
+    finally:
+        nginx.terminate()
+        nginx.wait()
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nX-Forwarded-For: 127.0.0.1, unknown\r\n" in response
+    assert b"\r\nForwarded: for=127.0.0.1;proto=http;host=api.test, for=unknown\r\n" in response
 
 
 def test_a_control_plane_alone_serves_proxies_at_a_unix_socket(tmp_path: Path) -> None:

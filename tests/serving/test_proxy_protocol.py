@@ -67,6 +67,8 @@ def exchange(connection: socket.socket, *pieces: bytes) -> bytes:
         for piece in pieces:
             connection.sendall(piece)
             time.sleep(0.02)
+        if not pieces:
+            connection.shutdown(socket.SHUT_WR)
         while data := connection.recv(65536):
             response += data
     except ConnectionError:
@@ -114,6 +116,16 @@ def test_the_header_says_who_the_client_is(behind: Behind, pieces: list[bytes], 
 def test_others_get_nothing_of_an_upstream(behind: Behind, pieces: list[bytes], source: str) -> None:
     response = via(behind.plain, *pieces, source=source)
     assert response == b"" or (len(pieces[0]) > len(V1 + REQUEST) and response.startswith(b"HTTP/1.1 400 "))
+
+
+def test_a_health_check_that_only_connects_is_no_line_of_the_log(tmp_path: Path) -> None:
+    settings = 'trusted_proxies = ["127.0.0.1"]\n[server]\nproxy_protocol = true'
+    with served(tmp_path, settings=settings) as gateway:
+        assert via(gateway.port, source="127.0.0.1") == b""
+        assert via(gateway.port, V1 + REQUEST).startswith(b"HTTP/1.1 200 ")
+        assert "PROXY protocol" not in gateway.log
+        via(gateway.port, REQUEST)
+        until(lambda: "a valid header of the PROXY protocol: no header" in gateway.log)
 
 
 def test_the_header_comes_before_tls(behind: Behind) -> None:
