@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from machpay_gateway.assembly import unservable
@@ -16,8 +17,9 @@ from machpay_gateway.cli.addresses import check_addresses, is_running
 from machpay_gateway.cli.doctor import check_configuration, check_connections, check_hosts
 from machpay_gateway.core.check_result import CheckResult, CheckStatus
 from machpay_gateway.core.errors import ConfigurationError
-from machpay_gateway.core.network.upstream import UNIX, Origin, Upstream
-from machpay_gateway.proxy.upstream_tls import upstream_context
+from machpay_gateway.core.network.upstream import UNIX, Origin
+from machpay_gateway.core.network.upstream_options import UpstreamOptions
+from machpay_gateway.proxy.upstream_tls import UpstreamTls
 from machpay_gateway.serving.listening import AddressInUse, try_address
 from machpay_gateway.serving.servable import check_servable
 from machpay_gateway.serving.tls import describe_distrust, load_certificate, read_certificates
@@ -29,6 +31,7 @@ from machpay_gateway.telemetry.access_log import OFF, STDOUT
 
 _EXPIRES_SOON_DAYS = 7
 _CONNECT_SECONDS = 5.0  # if the settings have no limit
+_ALERT_SECONDS = 0.3
 _DAY_SECONDS = 86400.0
 # Mistakes that the checks of certificates and upstreams report.
 _OF_FILES = ("server.tls_certificate:", "server.certificates[", "server.client_ca:", "upstreams: tls_")
@@ -60,10 +63,15 @@ def _mistakes(settings: Settings) -> Iterator[str]:
 
 
 async def _check_others(settings: Settings) -> Sequence[CheckResult]:
-    services = settings.all_services.items()
+    options = settings.route_options(settings.routes)
     upstreams = [
-        (environment if name is None else f"{name}.{environment}", upstream, origin)
-        for name, service in services
+        (
+            environment if name is None else f"{name}.{environment}",
+            origin,
+            upstream.options,
+            upstream.options.tls_server_name or options.of_service(name).fixed_host or origin.host,
+        )
+        for name, service in settings.all_services.items()
         for environment, upstream in service.items()
         for origin in upstream.origins
     ]
@@ -161,12 +169,14 @@ def _check_access_log(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("access log", CheckStatus.OK, f"{target} can be written")
 
 
-async def _check_upstream(name: str, upstream: Upstream, origin: Origin, seconds: float) -> CheckResult:
+async def _check_upstream(
+    name: str, origin: Origin, options: UpstreamOptions, tls_name: str, seconds: float
+) -> CheckResult:
     """Return whether a connection to *origin* can be opened within *seconds*. No request is sent."""
     subject = f"upstream {name}"
     try:
         async with asyncio.timeout(seconds):
-            message = await _connection_to(upstream, origin)
+            message = await _connection_to(origin, options, tls_name)
     except TimeoutError:
         message, way_out = f"{origin} did not answer within {seconds:g} s", "check its address and the firewall"
     except ssl.SSLError as exc:
@@ -188,7 +198,7 @@ def _reason(exc: OSError) -> str:
     return os.strerror(exc.errno)
 
 
-async def _connection_to(upstream: Upstream, origin: Origin) -> str:
+async def _connection_to(origin: Origin, options: UpstreamOptions, tls_name: str) -> str:
     """Open a connection and close it; return what it was. Raises OSError, ssl.SSLError and ConfigurationError."""
     if origin.scheme == UNIX:
         _, writer = await asyncio.open_unix_connection(origin.host)
@@ -199,10 +209,19 @@ async def _connection_to(upstream: Upstream, origin: Origin) -> str:
         address = writer.get_extra_info("peername")[0]
         writer.transport.abort()
         return f"{origin} accepts connections at {address}"
-    context, name = upstream_context(upstream.options), upstream.options.tls_server_name or origin.host
-    _, writer = await asyncio.open_connection(origin.host, origin.port, ssl=context, server_hostname=name)
+    context = UpstreamTls(options, is_http2=origin.is_http2).context
+    reader, writer = await asyncio.open_connection(origin.host, origin.port, ssl=context, server_hostname=tls_name)
     tls, address = writer.get_extra_info("ssl_object"), writer.get_extra_info("peername")[0]
     expires_at = ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"])
-    writer.transport.abort()
+    try:
+        if origin.is_http2 and tls.selected_alpn_protocol() != "h2":
+            raise OSError("it does not speak HTTP/2 (no ALPN h2)")
+        # With TLS 1.3, a server that misses a client certificate says so only after the handshake.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ALERT_SECONDS):
+                if not await reader.read(1):
+                    raise OSError("it closes the connection after the handshake")
+    finally:
+        writer.transport.abort()
     days = (expires_at - time.time()) / _DAY_SECONDS
     return f"{origin} accepts {tls.version()} at {address}, and its certificate expires in {days:.0f} days"

@@ -113,8 +113,16 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     backend = authority.issue("backend", "backend.test")
     context.load_cert_chain(backend.certificate, backend.key)
+    strict = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    strict.load_cert_chain(backend.certificate, backend.key)
+    strict.load_verify_locations(other.path)
+    strict.verify_mode = ssl.CERT_REQUIRED
     closed = free_port()
-    with upstream(context) as (secure, _), socket.create_server(("127.0.0.1", 0)) as taken:
+    with (
+        upstream(strict) as (strict_port, _),
+        upstream(context) as (secure, _),
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
         status, findings = check(
             tmp_path,
             f"""
@@ -124,6 +132,14 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
             [services.billing]
             live = "https://127.0.0.1:{secure}"
             tls_ca = "{other.path}"
+            [services.strict]
+            live = "https://127.0.0.1:{strict_port}"
+            tls_ca = "{authority.path}"
+            tls_server_name = "backend.test"
+            [services.http2]
+            live = "h2://127.0.0.1:{secure}"
+            host = "backend.test"
+            tls_ca = "{authority.path}"
             [services.names]
             live = "https://127.0.0.1:{secure}"
             tls_ca = "{authority.path}"
@@ -152,6 +168,8 @@ def test_all_that_is_wrong_is_reported_at_once(tmp_path: Path) -> None:
     assert "TLS fails: unable to get local issuer certificate" in texts(findings, "upstream billing.live", "wrong")
     assert "IP address mismatch" in texts(findings, "upstream names.live", "wrong")
     assert "set tls_ca, tls_server_name" in texts(findings, "upstream names.live", "wrong")
+    assert "TLS fails: " in texts(findings, "upstream strict.live", "wrong")
+    assert "does not speak HTTP/2" in texts(findings, "upstream http2.live", "wrong")
     assert texts(findings, "access log", "wrong").startswith("/nowhere/access.log cannot be written")
     assert texts(findings, "redis", "wrong")
 
