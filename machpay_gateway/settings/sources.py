@@ -177,6 +177,10 @@ def _wrong_services(indexes: Sequence[int], settings: Settings) -> Iterator[tupl
             yield ("routes", index, "service"), unknown_service(route.service, settings.services)
         elif route.service is None and settings.services and not settings.upstreams:
             yield ("routes", index), "names no service, and there is no default one: add service, or set [upstreams]"
+        elif route.service is not None and not settings.services[route.service].environments & set(route.environments):
+            kinds = " or ".join(sorted(route.environments))
+            message = f"Service {route.service!r} has no upstream for {kinds} credentials: all callers would be refused"
+            yield ("routes", index, "environments"), message
         yield from _branded_rules(("routes", index), route.proxy, settings)
     yield from _branded_rules(("upstreams",), settings.upstreams.options, settings)
     for name, service in settings.services.items():

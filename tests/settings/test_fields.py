@@ -142,6 +142,13 @@ def mistakes(directory: Path, text: str) -> list[str]:
             "7: routes[0].service: Service 'biling' is not defined; did you mean 'billing'? Known services: billing",
         ),
         (
+            (
+                f'[upstreams]\nlive = "http://x"\n[services.a]\nlive = "http://x"\n{ROUTE}service = "a"\n'
+                'environments = ["test"]'
+            ),
+            "8: routes[0].environments: Service 'a' has no upstream for test credentials: all callers would be refused",
+        ),
+        (
             f'{ROUTE}service = "billing"',
             "3: routes[0].service: Service 'billing' is not defined; add [services.billing]",
         ),
