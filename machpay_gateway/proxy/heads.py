@@ -264,7 +264,8 @@ class RequestHead(Head):
         elif kind == DPOP_PROOF:
             self.proof += (value,)
         elif kind == CONTENT_TYPE:
-            self.is_grpc = value.startswith(b"application/grpc") and value[16:17] in _AFTER_GRPC
+            is_grpc = value.startswith(b"application/grpc") and value[16:17] in _AFTER_GRPC
+            self.is_grpc = is_grpc and self.method == b"POST"  # all calls are
             if self._has_type:
                 # RFC 9110 §8.3: some servers use the first and some the last, which bypasses a filter.
                 return invalid("two Content-Type fields")

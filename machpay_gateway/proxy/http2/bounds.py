@@ -11,8 +11,8 @@ MAX_STREAMS = 1000  # at the same time on a connection, announced to the client
 STREAM_WINDOW = 65_535  # bytes of a request's content that are buffered for its upstream
 CONNECTION_WINDOW = 64 * STREAM_WINDOW  # of all its requests
 MAX_FRAME = 16_384  # bytes of payload: the least that RFC 9113 §4.2 allows
-MAX_BLOCK = 64 * 1024  # bytes of a header block, compressed, and of its fields
-MAX_CONTINUATIONS = 16  # frames of a header block: a flood of them is never a request (CVE-2024-27983)
+MAX_BLOCK = 64 * 1024  # bytes of a header block, compressed, and of its fields; more if heads may be larger
+MAX_CONTINUATIONS = 32  # frames of a header block: a flood of them is never a request (CVE-2024-27983)
 TABLE_SIZE = 4096  # of the compression of responses, however large a table the client offers
 
 

@@ -98,7 +98,8 @@ class Http2Connection(asyncio.Protocol):
         self._idle_close_at = NEVER
         self.idle_at = monotonic()
         self._due = self.idle_at + context.keepalive_seconds
-        self._h2 = _begin()
+        self._max_block = max(bounds.MAX_BLOCK, 2 * context.requests.limits.max_bytes)
+        self._h2 = _begin(self._max_block)
         self._flush()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -192,7 +193,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _is_flooded(self, kind: int, flags: int, stream_id: int, size: int) -> bool:
         """Return whether a frame exceeds a bound."""
-        if self._block_frames > bounds.MAX_CONTINUATIONS or self._block_size > bounds.MAX_BLOCK:
+        if self._block_frames > bounds.MAX_CONTINUATIONS or self._block_size > self._max_block:
             return True
         if kind == _RST_STREAM:
             return not (self._resets if stream_id in self._streams else self._control_frames).spend()
@@ -451,18 +452,21 @@ class Http2Connection(asyncio.Protocol):
             stream.lost()
 
 
-def _begin() -> H2Connection:
-    """Return the state of a new connection, whose settings are ready to be sent."""
+def _begin(max_block: int) -> H2Connection:
+    """Return the state of a new connection, whose settings are ready to be sent.
+
+    A header block has at most *max_block* bytes of fields.
+    """
     connection = H2Connection(_CONFIGURATION)
     settings = {
         SettingCodes.MAX_CONCURRENT_STREAMS: bounds.MAX_STREAMS,
         SettingCodes.INITIAL_WINDOW_SIZE: bounds.STREAM_WINDOW,
         SettingCodes.MAX_FRAME_SIZE: bounds.MAX_FRAME,
-        SettingCodes.MAX_HEADER_LIST_SIZE: bounds.MAX_BLOCK,
+        SettingCodes.MAX_HEADER_LIST_SIZE: max_block,
         SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
     }
     connection.local_settings = Settings(client=False, initial_values=settings)
-    connection.decoder.max_header_list_size = bounds.MAX_BLOCK
+    connection.decoder.max_header_list_size = max_block
     connection.initiate_connection()
     # h2 would close the connection for one stream too many, which may have been sent before the limit was known.
     settings[SettingCodes.MAX_CONCURRENT_STREAMS] = 2 * bounds.MAX_STREAMS

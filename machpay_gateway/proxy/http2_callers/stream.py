@@ -177,7 +177,8 @@ class Http2Stream:
         if forwarder is None:
             self._finish_if_done()
         elif forwarder.tunnel is not None:
-            forwarder.tunnel.client_ended()
+            if not forwarder.tunnel.client_ended():
+                forwarder.client_lost()
         elif self.body is not None and forwarder.takes_body:
             forwarder.send_body()
 
@@ -371,6 +372,8 @@ class Http2Stream:
 
     def _forwarder_ended(self, _may_go_on: bool) -> None:  # noqa: FBT001 - a callback's only argument
         self.forwarder = None
+        if self._is_tunnel and not self.has_sent_end:
+            self.send_end()
         self._unsent_before = len(self._unsent)
         self._extend()
         self._finish_if_done()

@@ -205,6 +205,22 @@ async def test_content_of_another_length_resets_the_stream(
     assert upstream.bodies == []
 
 
+async def test_preflights_and_refusals_have_cors(upstream: Upstream) -> None:
+    cors = {"origins": ["https://app.example"]}
+    async with proxied(upstream, cors=cors) as rig, http2(rig) as client:
+        origin = ("origin", "https://app.example")
+        result = await client.fetch("OPTIONS", "/v1/x", origin, ("access-control-request-method", "GET"))
+        assert (result.status, result.values("access-control-allow-origin")) == (204, ["https://app.example"])
+        result = await client.fetch("GET", "/v1/x", origin)
+        assert (result.status, result.values("access-control-allow-origin")) == (401, ["https://app.example"])
+
+
+async def test_larger_heads_may_be_allowed(upstream: Upstream) -> None:
+    async with proxied(upstream, server={"max_head_bytes": 200_000}) as rig, http2(rig) as client:
+        await client.until(lambda: (client.state.remote_settings.max_header_list_size or 0) == 400_000)
+        assert (await client.fetch("GET", "/public/x", ("x-large", "1" * 55_000))).status == 200
+
+
 async def test_http2_can_be_switched_off(upstream: Upstream) -> None:
     async with proxied(upstream, server={"http2": False}) as rig, rig.client() as client:
         await client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from hyperframe.frame import GoAwayFrame
 
 from machpay_gateway.core.errors import ConfigurationError
 from machpay_gateway.core.network.upstream import parse_origin
+from machpay_gateway.proxy.health_probe import probe_status
+from tests.certificates import Authority
 from tests.proxy.harness import Rig, fields_of, proxied, request
 from tests.proxy.http2.harness import http2
 
@@ -253,6 +257,37 @@ async def test_content_shorter_than_its_length_breaks_off() -> None:
     async with served(handler) as (rig, _), http2(rig) as client:
         result = await client.fetch()
         assert (result.status, result.body, result.reset) == (200, b"abc", ErrorCodes.INTERNAL_ERROR)
+
+
+@pytest.mark.parametrize("offers, status", [(["h2"], 200), (["http/1.1"], 502), ([], 502)])
+async def test_over_tls_both_agree_on_http2(tmp_path: Path, offers: list[str], status: int) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("upstream", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    context.set_alpn_protocols(offers)
+    upstream = Http2Server(lambda call: call.respond([*OK, ("content-length", "2")], b"ok"))
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=context)
+    url = f"h2://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with proxied(upstreams={"live": url, "tls_ca": str(authority.path)}) as rig, http2(rig) as client:
+        assert (await client.fetch()).status == status
+        assert [call.fields[":scheme"] for call in upstream.calls] == (["https"] if status == 200 else [])
+    server.close()
+
+
+async def test_a_health_check_is_a_stream() -> None:
+    async with served(lambda call: call.respond([(":status", "503")])) as (rig, upstream):
+        server = rig.proxy.router.pools["live"].servers[0]
+        assert [await probe_status(server, "/healthz", 5) for _ in range(2)] == [503, 503]
+        assert [call.fields[":path"] for call in upstream.calls] == ["/healthz", "/healthz"]
+        assert len(upstream.connections) == 1
+
+
+async def test_a_websocket_needs_an_upstream_of_http11() -> None:
+    async with served(lambda call: call.respond([(":status", "426")])) as (rig, upstream), rig.client() as client:
+        await client.send(request("GET", "/public/x", "Connection: Upgrade", "Upgrade: websocket"))
+        assert b" 426 " in await client.head()
+        assert not upstream.calls[0].fields.keys() & {"upgrade", "connection"}
 
 
 async def test_a_server_of_http11_is_not_mistaken() -> None:
