@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from argon2.profiles import CHEAPEST
@@ -25,8 +27,12 @@ SKILLS = (
 )
 
 
+# Click 8.2 keeps stderr apart by itself, and no longer takes the argument.
+_APART: Any = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+
+
 def run(*arguments: str, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(cli, arguments, input=stdin, prog_name="machpay-gateway")
+    result = CliRunner(**_APART).invoke(cli, arguments, input=stdin, prog_name="machpay-gateway")
     # Whatever else than an exit comes out would be a traceback for people.
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result

@@ -7,15 +7,25 @@ redis-py connects, over TLS if configured, and authenticates. Callers enforce th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import hiredis
 from redis.asyncio.connection import AbstractConnection
 from redis.connection import DefaultParser
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import InvalidResponse, RedisError
 
 from machpay_gateway.limiters.redis.resp import Argument, encode_command
 
@@ -33,7 +43,26 @@ class LateReply(Exception):
         super().__init__(message)
 
 
+# Errors of a Cluster, which some versions of redis-py read only on connections of its own client for a Cluster.
+_OF_A_CLUSTER: Mapping[str, Callable[[str], ResponseError]] = {
+    "ASK": AskError,
+    "CLUSTERDOWN": ClusterDownError,
+    "CROSSSLOT": ClusterCrossSlotError,
+    "MASTERDOWN": MasterDownError,
+    "MOVED": MovedError,
+    "TRYAGAIN": TryAgainError,
+}
 FAILURES = (RedisError, OSError, TimeoutError, LateReply)  # of servers, and of the way to them
+
+
+def _error_of(text: str) -> Exception:
+    """Return the exception for an error reply."""
+    name, _, rest = text.partition(" ")
+    kind = _OF_A_CLUSTER.get(name)
+    if kind is not None:
+        return kind(rest)
+    error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]  # redis-py's own
+    return error
 
 
 class RedisCall(NamedTuple):
@@ -117,7 +146,7 @@ class ServerConnection(LossSignal, asyncio.Protocol):
         super().__init__()
         self._connection = connection
         self._transport: asyncio.WriteTransport
-        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
+        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=_error_of)
         self._callbacks: deque[Callable[[Reply], None]] = deque()  # of the calls in flight, in order
 
     @classmethod

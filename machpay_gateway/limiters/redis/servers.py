@@ -112,7 +112,8 @@ class Servers:
                 raise UnknownPrimaryError(*exc.args) from exc
             raise
         finally:
-            await sentinels.aclose()
+            for sentinel in sentinels.sentinels:  # most versions of redis-py cannot close them together
+                await sentinel.aclose()
         return host, port
 
     async def _slot_ranges(self, address: Address) -> list[list[Any]]:
