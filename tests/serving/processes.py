@@ -103,7 +103,7 @@ def served(
     database = new_sqlite(folder / "machpay.db")  # which each start would otherwise take half a second to make
     (folder / "machpay.toml").write_text(
         f'database = "{database}"\nunlisted_routes = "deny"\n{settings}\n'
-        f'[upstreams]\nlive = "http://127.0.0.1:{_upstream_port()}"\n{ROUTES}{routes}'
+        f'[upstreams]\nlive = "http://127.0.0.1:{upstream_port()}"\n{ROUTES}{routes}'
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MACHPAY_")}
     environment |= {"MACHPAY_SERVER__ACCESS_LOG": str(folder / "access.log")} | dict(environ or {})
@@ -138,7 +138,7 @@ def served(
 
 
 @cache
-def _upstream_port() -> int:
+def upstream_port() -> int:
     """Start the upstream, which keeps nothing of a request and so serves all tests, and return its port.
 
     It ends with this process: at the latest when its standard input does.

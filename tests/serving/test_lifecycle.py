@@ -142,7 +142,7 @@ def test_workers_outlive_their_supervisor_only_for_what_is_in_flight(tmp_path: P
         ),
         ('[upstreams]\nlive = "http://127.0.0.1:1"\n[server]\nlisten = "127.0.0.1"', "is not an address to listen on"),
         ('[upstreams]\nlive = "http://127.0.0.1:1"\n[server]\nlisten = "[1:2]:80"', "(Name or service not known)"),
-        ('[upstreams]\nlive = "http://127.0.0.1:1/path"', "without a path"),
+        ('[upstreams]\nlive = "http://127.0.0.1:1/?query"', "without a query"),
     ],
 )
 def test_what_cannot_be_served_is_told_at_the_start(tmp_path: Path, settings: str, message: str) -> None:

@@ -19,10 +19,11 @@ import pytest
 from machpay_gateway import Gateway
 from machpay_gateway.core.decision.reason import Reason
 from machpay_gateway.core.oauth.opaque_token import OpaqueTokenKind, mint
+from tests.certificates import Authority
 from tests.console.harness import forms_of
 from tests.oauth.proofs import Prover
 from tests.servers import exchange
-from tests.serving.processes import Served, served
+from tests.serving.processes import Served, served, upstream_port
 
 PASSWORD, WRONG_PASSWORD = "correct horse battery", "wrong horse battery"
 EMAIL = "ada@example.org"
@@ -38,7 +39,14 @@ concurrency = 1
 [tiers.narrow]
 rate = "1000/minute"
 concurrency = 1
+[services.small]
+live = "{upstream}"
+max_in_flight = 1
 [server]
+listen = [{ address = "127.0.0.1:0", tls = false }]
+tls_certificate = "{folder}/server.pem"
+tls_key = "{folder}/server.key"
+client_ca = "{folder}/authority.pem"
 head_seconds = 0.5
 log_format = "{log_format}"
 [console]
@@ -55,6 +63,14 @@ def refuse(facts, route, principal):
     return Refusal(Reason.FORBIDDEN, f"at {facts.path}") if "forbidden" in facts.path else None
 """
 ROUTES = """
+[[routes]]
+match = "GET /certified/{rest:path}"
+client_certificate = "required"
+
+[[routes]]
+match = "GET /small/{rest:path}"
+service = "small"
+
 [[routes]]
 match = "GET /live/{rest:path}"
 environments = ["live"]
@@ -261,13 +277,30 @@ def _concurrently(visitor: Visitor, secret: str) -> None:
         assert visitor.ask("GET", f"/v1/{secret}", secret).status_code == 429
 
 
+def _overloaded(visitor: Visitor, secret: str) -> None:
+    """Take the only place at a service by a tunnel, and ask for another one."""
+    upgrade = _raw("GET /small/echo", f"Authorization: Bearer {secret}", "Connection: Upgrade", "Upgrade: websocket")
+    with socket.create_connection(("127.0.0.1", visitor.gateway.port), timeout=10) as connection:
+        connection.sendall(upgrade.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+        assert visitor.ask("GET", f"/small/{secret}", secret).status_code == 503
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_no_secret_is_told_by_any_error_path(tmp_path: Path, log_format: str) -> None:
-    settings = SETTINGS.replace("{log_format}", log_format)
+    settings = SETTINGS.replace("{log_format}", log_format).replace("{folder}", str(tmp_path))
+    settings = settings.replace("{upstream}", f"http://127.0.0.1:{upstream_port()}")
+    Authority(tmp_path).issue("server", "127.0.0.1")
     (tmp_path / "a_check.py").write_text(CHECK)
     nowhere = {"MACHPAY_UPSTREAMS__SANDBOX": "http://127.0.0.1:1"}
     with served(
-        tmp_path, settings=settings, routes=ROUTES, management="127.0.0.1:0", environ=nowhere, fails_within=True
+        tmp_path,
+        settings=settings,
+        routes=ROUTES,
+        management="127.0.0.1:0",
+        environ=nowhere,
+        listen=(),
+        fails_within=True,
     ) as gateway:
         issued = asyncio.run(_issued(tmp_path))
         keys = [value for name, value in vars(issued).items() if name not in ("client_id", "unseen")]
@@ -276,6 +309,8 @@ def test_no_secret_is_told_by_any_error_path(tmp_path: Path, log_format: str) ->
         _refused_for_every_reason(visitor, issued)
         _refused_by_a_proof(visitor, issued)
         _concurrently(visitor, issued.narrow)
+        _overloaded(visitor, issued.good)
+        assert visitor.ask("GET", f"/certified/{issued.good}", issued.good).status_code == 403
         _wrong_at_the_control_plane(visitor, issued)
         with _without_keys(tmp_path):
             assert visitor.ask("GET", "/v1/x", issued.admin[:-1]).status_code == 401
