@@ -266,6 +266,11 @@ def control_plane_fields() -> HeaderFields:
     return HeaderFields(_CONTROL_PLANE_FIELDS, passes_identity=True)
 
 
+def may_be_secret(name: bytes) -> bool:
+    """Return whether the values of fields with this *name*, in lower case, may be secret, or unique to a request."""
+    return _NOT_CACHED.search(name) is not None
+
+
 def lines_without(lines: Iterable[bytes], names: frozenset[bytes]) -> list[bytes]:
     """Return the header *lines* except those with one of these *names* (lower case)."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]

@@ -6,12 +6,16 @@ A block is checked for what HTTP/1.1 does not know (RFC 9113 §8.2, §8.3); ever
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from secrets import token_bytes
 from time import time
 from typing import NamedTuple
 
+from hpack import NeverIndexedHeaderTuple
+
 from machpay_gateway.proxy.framing import NOT_IN_VALUES
+from machpay_gateway.proxy.header_fields import may_be_secret
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.responses import OwnResponse, date_line
 
@@ -164,7 +168,7 @@ def tunnel_block(response: ResponseHead, start: bytes, added: bytes) -> Fields:
 
 def own_block(response: OwnResponse) -> Fields:
     """Return the header block of a *response* of the gateway's own."""
-    fields = [(name.lower(), value) for name, value in response.headers]
+    fields = [_field(name.lower(), value) for name, value in response.headers]
     return [(b":status", b"%d" % response.status), *fields, *_fields(date_line(int(time())))]
 
 
@@ -184,8 +188,18 @@ def _fields(lines: bytes) -> Fields:
     for line in lines.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
-            fields.append((name.lower(), value.strip(b" \t")))
+            fields.append(_field(name.lower(), value.strip(b" \t")))
     return fields
+
+
+def _field(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a field, marked if a compression that others can measure would reveal it (RFC 7541 §7.1)."""
+    return NeverIndexedHeaderTuple(name, value) if _is_sensitive(name) else (name, value)
+
+
+@lru_cache(maxsize=1024)
+def _is_sensitive(name: bytes) -> bool:
+    return may_be_secret(name)
 
 
 def upstream_block(head: bytes, scheme: bytes) -> tuple[Fields, int, bool]:
@@ -194,13 +208,14 @@ def upstream_block(head: bytes, scheme: bytes) -> tuple[Fields, int, bool]:
     method, target, _ = first.split(b" ")
     fields: Fields = []
     authority, length, is_chunked = b"", 0, False
-    for name, value in _fields(lines):
+    for field in _fields(lines):
+        name, value = field
         if name == b"host":
             authority = value
         elif name == b"transfer-encoding":
             is_chunked = True
         elif name not in _CONNECTION_SPECIFIC:
-            fields.append((name, value))
+            fields.append(field)
             if name == b"content-length":
                 length = int(value)
     pseudo = [(b":method", method), (b":scheme", scheme), (b":path", target)]
