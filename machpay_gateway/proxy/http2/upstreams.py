@@ -45,7 +45,7 @@ from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
 _WINDOW = 256 * 1024  # bytes of a response that are buffered for its client
-_CONNECTION_WINDOW = 64 * _WINDOW
+_CONNECTION_WINDOW = bounds.MAX_STREAMS * _WINDOW  # so that clients that read slowly do not stop others
 _MAX_UNSENT = 64 * 1024  # bytes of a request's content that wait for the upstream, before the client does
 _MAX_REPLAY = 64 * 1024  # bytes of content that are kept in case the stream is refused
 _MAX_ATTEMPTS = 3
@@ -74,6 +74,7 @@ class UpstreamStream(UpstreamConnection):
         "_content",
         "_ends",
         "_has_ended",
+        "_has_sent_end",
         "_heads",
         "_id",
         "_is_done",
@@ -108,7 +109,7 @@ class UpstreamStream(UpstreamConnection):
         self.is_reused = connection.has_served
         self.attempts += 1
         self._id = 0
-        self._has_ended = self._is_paused = False
+        self._has_ended = self._has_sent_end = self._is_paused = False
         self._unacknowledged = 0
         self._unsent = self._replay or b""
         if self._block is not None:
@@ -143,7 +144,7 @@ class UpstreamStream(UpstreamConnection):
         is_whole = self._ends and not self._unsent and not self._trailers
         self._id = self.connection.begin(self, block, is_whole=is_whole)
         if is_whole:
-            self._ends = False  # it is sent
+            self._has_sent_end = True
         else:
             self.send_unsent()
 
@@ -153,10 +154,9 @@ class UpstreamStream(UpstreamConnection):
         if self._unsent:
             sent = connection.send_data(self._id, self._unsent, is_last=self._ends and not self._trailers)
             self._unsent = self._unsent[sent:]
-            if not self._unsent and self._ends and not self._trailers:
-                self._ends = False  # it is sent
-        if not self._unsent and self._ends and self._id:
-            self._ends = False
+            self._has_sent_end = not self._unsent and self._ends and not self._trailers
+        if not self._unsent and self._ends and not self._has_sent_end and self._id:
+            self._has_sent_end = True
             connection.send_end(self._id, trailer_block(self._trailers))
         if not self.is_full and len(self._unsent) > _MAX_UNSENT:
             self.pause_writing()
@@ -274,7 +274,7 @@ class UpstreamStream(UpstreamConnection):
             return
         self._is_done = True
         self.acknowledge()
-        if self._id and not (self._has_ended and not self._unsent and not self._ends):
+        if self._id and not (self._has_ended and self._has_sent_end):
             self.connection.reset(self._id)
         self.connection.forget(self._id)
 

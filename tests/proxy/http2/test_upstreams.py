@@ -229,6 +229,17 @@ async def test_a_client_that_goes_resets_the_stream() -> None:
         assert not upstream.connections[0].writer.is_closing()
 
 
+async def test_a_response_may_come_before_the_request_has_ended() -> None:
+    async with (
+        served(lambda call: call.respond(OK, b"no"), answers_early=True) as (rig, upstream),
+        http2(rig) as client,
+    ):
+        for _ in range(3):
+            assert (await client.result(client.request("POST", is_open=True))).body == b"no"
+        await rig.until(lambda: [call.reset for call in upstream.calls] == [ErrorCodes.CANCEL] * 3)
+        assert len(upstream.connections) == 1
+
+
 async def test_windows_apply_backpressure_both_ways() -> None:
     async with served(lambda _: None, takes_content=False, answers_early=True) as (rig, upstream), http2(rig) as client:
         stream = client.request("POST", is_open=True)
