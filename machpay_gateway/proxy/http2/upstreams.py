@@ -12,7 +12,6 @@ from time import monotonic
 from typing import cast
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
@@ -41,6 +40,7 @@ from machpay_gateway.proxy.http2.fields import (
     trailer_block,
     upstream_block,
 )
+from machpay_gateway.proxy.http2.state import Http2State
 from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
 
@@ -327,7 +327,7 @@ class Http2Upstream(UpstreamConnection):
         self._reserved = 0  # streams that have not begun
         self._partial = b""
         self._is_receiving = self._is_flushing = False
-        self._h2 = H2Connection(_CONFIGURATION)
+        self._h2 = Http2State(_CONFIGURATION)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the preface and the settings."""

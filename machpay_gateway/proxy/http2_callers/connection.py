@@ -9,7 +9,6 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -35,6 +34,7 @@ from machpay_gateway.proxy.heads import Fault
 from machpay_gateway.proxy.http2 import bounds
 from machpay_gateway.proxy.http2.bounds import Budget
 from machpay_gateway.proxy.http2.fields import Fields, read_request_block
+from machpay_gateway.proxy.http2.state import Http2State
 from machpay_gateway.proxy.http2_callers.stream import Http2Stream
 from machpay_gateway.proxy.responses import refusal
 
@@ -452,12 +452,12 @@ class Http2Connection(asyncio.Protocol):
             stream.lost()
 
 
-def _begin(max_block: int) -> H2Connection:
+def _begin(max_block: int) -> Http2State:
     """Return the state of a new connection, whose settings are ready to be sent.
 
     A header block has at most *max_block* bytes of fields.
     """
-    connection = H2Connection(_CONFIGURATION)
+    connection = Http2State(_CONFIGURATION)
     settings = {
         SettingCodes.MAX_CONCURRENT_STREAMS: bounds.MAX_STREAMS,
         SettingCodes.INITIAL_WINDOW_SIZE: bounds.STREAM_WINDOW,

@@ -181,6 +181,8 @@ async def test_a_malformed_request_is_reset_and_others_go_on(
         ([*GET, ("x-a", "1" * 40_000)], 431),
         ([*GET, *((f"x-{number}", "1") for number in range(120))], 431),
         ([*GET, ("content-type", "a/b"), ("content-type", "c/d")], 400),
+        ([*GET, ("content-length", "x")], 400),
+        ([*GET, ("content-length", "0"), ("content-length", "0")], 400),
     ],
 )
 async def test_what_the_rules_for_heads_refuse_gets_their_status(
@@ -188,6 +190,7 @@ async def test_what_the_rules_for_heads_refuse_gets_their_status(
 ) -> None:
     result = await client.result(client.raw_request(fields))
     assert (result.status, upstream.heads) == (status, [])
+    assert (await client.fetch()).status == 200
 
 
 @pytest.mark.parametrize("length, pieces", [("3", [b"ab"]), ("3", [b"abcd"]), ("3", [b"ab", b"cd"])])

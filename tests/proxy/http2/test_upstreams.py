@@ -286,6 +286,27 @@ async def test_over_tls_both_agree_on_http2(tmp_path: Path, offers: list[str], s
     server.close()
 
 
+@pytest.mark.parametrize("length, body", [("2", b"abc"), ("4", b"abc"), ("x", b"abc")])
+async def test_content_of_another_length_fails_no_other_request(length: str, body: bytes) -> None:
+    waiting: list[Call] = []
+
+    def handler(call: Call) -> None:
+        if call.fields[":path"] == "/public/wait":
+            waiting.append(call)
+        else:
+            call.respond([*OK, ("content-length", length)], body)
+
+    async with served(handler) as (rig, upstream), http2(rig) as client:
+        other = client.request("GET", "/public/wait")
+        await rig.until(lambda: waiting)
+        result = await client.fetch()
+        assert (result.status, result.body) in {(200, b"ab"), (200, b"abc"), (502, result.body)}
+        assert result.has_ended is (length != "4")
+        waiting[0].respond(OK, b"ok")
+        assert (await client.result(other)).body == b"ok"
+        assert len(upstream.connections) == 1
+
+
 async def test_a_health_check_is_a_stream() -> None:
     async with served(lambda call: call.respond([(":status", "503")])) as (rig, upstream):
         server = rig.proxy.router.pools["live"].servers[0]
