@@ -28,6 +28,7 @@ _REQUEST_PATH = (
     "limiters/redis/steps.py",
     "limiters/redis/subject.py",
     "proxy/[!_]*.py",
+    "proxy/http2/upstreams.py",  # whose classes inherit from compiled ones
     "stores/cache.py",
     "stores/change_poller.py",
     "telemetry/access_log.py",
