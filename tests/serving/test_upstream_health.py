@@ -24,6 +24,7 @@ from machpay_gateway.serving import upstream_health
 from machpay_gateway.serving.readiness import checks_of, status_of
 from machpay_gateway.serving.upstream_health import UpstreamHealth
 from tests.proxy.harness import Upstream, deaf
+from tests.proxy.http2.test_upstreams import Http2Server
 from tests.redises.servers import running_server
 from tests.serving.processes import served
 from tests.serving.test_lifecycle import ask, status
@@ -53,10 +54,12 @@ class Server(Upstream):
 
 
 @asynccontextmanager
-async def checked(folder: Path, *upstreams: Upstream, check: HealthCheck = CHECK) -> AsyncIterator[ServerPool]:
+async def checked(
+    folder: Path, *upstreams: Upstream | Http2Server, check: HealthCheck = CHECK, scheme: str = "http"
+) -> AsyncIterator[ServerPool]:
     """Yield the pool of one worker."""
     options = UpstreamOptions(health=check)
-    urls = [f"http://127.0.0.1:{upstream.port}" for upstream in upstreams]
+    urls = [f"{scheme}://127.0.0.1:{upstream.port}" for upstream in upstreams]
     router = UpstreamRouter({None: UpstreamService({"live": UpstreamServers.of(urls, options)})}, None, RouteOptions())
     health = UpstreamHealth(router.pools, folder)
     health.start()
@@ -143,6 +146,26 @@ async def test_silent_closed_and_strange_servers_are_out(tmp_path: Path) -> None
                 "its health check failed: not a response of HTTP/1",
                 "its health check got no response within 0.3 s",
             ]
+
+
+async def test_servers_of_http2_are_checked_over_streams(tmp_path: Path) -> None:
+    statuses = {"200": ""}
+    upstream = Http2Server(lambda call: call.respond([(":status", next(reversed(statuses)))], b"no"))
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+    upstream.port = server.sockets[0].getsockname()[1]
+    async with server, checked(tmp_path, upstream, scheme="h2c") as pool:
+        await until(lambda: len(upstream.calls) > 1)
+        assert not pool.problems()
+        statuses["503"] = ""
+        await until(pool.problems)
+        assert list(pool.problems().values()) == ["its health check got status 503"]
+        del statuses["503"]
+        await until(lambda: not pool.problems())
+        assert {(call.fields[":path"], call.fields[":authority"]) for call in upstream.calls} == {
+            ("/healthz?x=1", f"127.0.0.1:{upstream.port}")
+        }
+        for connection in upstream.connections:
+            connection.writer.close()
 
 
 async def test_one_worker_checks_for_all_and_another_one_goes_on(
