@@ -110,7 +110,8 @@ def test_an_interrupt_ends_quietly_with_its_code(invoke: Invoke, monkeypatch: py
 
     result = invoke("keys", "list")
 
-    assert (result.exit_code, result.output) == (130, "\n")
+    # The line break after `^C` is on stdout or stderr, which depends on the version of click.
+    assert (result.exit_code, result.output.strip()) == (130, "")
 
 
 def test_a_reader_that_is_gone_ends_it_quietly(invoke: Invoke) -> None:
