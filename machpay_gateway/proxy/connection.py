@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from machpay_gateway.core.decision.decision import Denied
@@ -17,11 +17,12 @@ from machpay_gateway.proxy.framing import HEAD_END, incomplete_head_fault
 from machpay_gateway.proxy.heads import Fault, ResponseHead
 from machpay_gateway.proxy.http2_callers.connection import PREFACE, Http2Connection
 from machpay_gateway.proxy.responses import (
+    NO_CONTENT,
     OwnResponse,
+    date_line,
     interim_head,
     own_response_bytes,
     refusal,
-    response_head,
     switching_head,
 )
 from machpay_gateway.proxy.upstream_request import Hops
@@ -231,8 +232,19 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         """Send the head with the first of the body, in one write."""
         self._is_chunked = is_open and minor
-        head = response_head(response, start, added, minor=minor, closes=closes, is_open=is_open)
-        self.transport.write(head + payload)
+        lines = b"\r\n"
+        if not response.is_dated:  # RFC 9110 §6.6.1: a recipient that forwards the response adds the time of receipt
+            added += date_line(int(time())) + b"\r\n"
+        if is_open:
+            lines = b"Transfer-Encoding: chunked\r\n\r\n" if minor else b"\r\n"
+        elif response.length is not None and response.status != NO_CONTENT:
+            # Without a body, it is the length that a GET would have (RFC 9110 §9.3.2) or of the cached copy (§15.4.5).
+            lines = b"Content-Length: %d\r\n\r\n" % response.length
+        if closes:
+            lines = b"Connection: close\r\n" + lines
+        elif not minor:
+            lines = b"Connection: keep-alive\r\n" + lines
+        self.transport.write(b"".join((start, response.via, added, lines, payload)))
 
     def send_payload(self, payload: bytes, is_last: bool, trailers: bytes) -> None:  # noqa: FBT001
         """Send more of the body."""

@@ -291,7 +291,8 @@ class Forwarder(UpstreamHandler):
         principal, self.admission, self.route = allowed
         self.principal = principal
         plan = self._plan = self._context.plan_for(self.route)
-        destination = plan.destination_for(principal)
+        environment = principal.environment if isinstance(principal, Principal) else "public"
+        destination = plan.destinations.get(environment)
         if destination is None or not plan.is_plain or self.request.host is None:
             self._forward_adapted(plan, principal)
             return
@@ -605,9 +606,8 @@ class Forwarder(UpstreamHandler):
         self.sent_bytes = len(payload)
         self.closes |= client.will_close
         start = self._special_start(head) if head.is_special else head.start
-        client.begin_response(
-            head, start, self._gateway_lines(), payload, request.minor, self.closes, is_open, body is None
-        )
+        added = gateway_lines(self.principal, self.admission, self.facts.request_id, self._context.legacy_headers)
+        client.begin_response(head, start, added, payload, request.minor, self.closes, is_open, body is None)
         if body is None:
             self._complete()
             return
@@ -668,7 +668,8 @@ class Forwarder(UpstreamHandler):
         self._extend(self._options.tunnel_idle_seconds)
         if head.cost is not None:
             self._context.charging.charge(self.admission, head.cost, self.route)
-        ahead = client.switch_protocols(head, self._with_rules(head.start), self._gateway_lines())
+        added = gateway_lines(self.principal, self.admission, self.facts.request_id, self._context.legacy_headers)
+        ahead = client.switch_protocols(head, self._with_rules(head.start), added)
         self._is_recorded = True  # now, since a tunnel may last for days
         self.record(ALLOWED, self.status)
         self._is_responding = True
@@ -682,9 +683,6 @@ class Forwarder(UpstreamHandler):
         client.resume_reading()
         if rest := upstream.take_buffer():
             tunnel.upstream_received(rest)
-
-    def _gateway_lines(self) -> bytes:
-        return gateway_lines(self.principal, self.admission, self.facts.request_id, legacy=self._context.legacy_headers)
 
     # Timeouts.
 

@@ -17,12 +17,15 @@ from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.web.headers import Headers, limit_headers, refusal_headers, response_headers
 from machpay_gateway.web.problems import problem_response
 
-_NO_CONTENT = 204
+NO_CONTENT = 204
 _NO_HEADERS: Headers = []
 
 
 def gateway_lines(
-    principal: Principal | Anonymous | None, admission: Admitted | None, request_id: bytes, *, legacy: bool
+    principal: Principal | Anonymous | None,
+    admission: Admitted | None,
+    request_id: bytes,
+    legacy: bool,  # noqa: FBT001
 ) -> bytes:
     """Return the header lines that the gateway adds to a response: none if *principal* is None.
 
@@ -52,36 +55,13 @@ class OwnResponse(NamedTuple):
     body: bytes
 
 
-def response_head(
-    response: ResponseHead, start: bytes, added: bytes, *, minor: bool, closes: bool, is_open: bool
-) -> bytes:
-    """Return the head of *response* with the lines *added*, for a client of HTTP/1.1 or, without *minor*, of 1.0.
-
-    *start* is the head's own lines, or those that replace them. *closes* says that the connection closes after it,
-    *is_open* that the length of the body is unknown.
-    """
-    lines = b"\r\n"
-    if not response.is_dated:  # RFC 9110 §6.6.1: a recipient that forwards the response adds the time of receipt
-        added += date_line(int(time())) + b"\r\n"
-    if is_open:
-        lines = b"Transfer-Encoding: chunked\r\n\r\n" if minor else b"\r\n"
-    elif response.length is not None and response.status != _NO_CONTENT:
-        # Without a body, it is the length that a GET would have (RFC 9110 §9.3.2) or of the cached copy (§15.4.5).
-        lines = b"Content-Length: %d\r\n\r\n" % response.length
-    if closes:
-        lines = b"Connection: close\r\n" + lines
-    elif not minor:
-        lines = b"Connection: keep-alive\r\n" + lines
-    return start + response.via + added + lines
-
-
 def interim_head(response: ResponseHead) -> bytes:
     """Return the head of an interim (1xx) *response* as the client gets it."""
     return response.start + b"\r\n"
 
 
 def switching_head(response: ResponseHead, start: bytes, added: bytes) -> bytes:
-    """Return the head of a 101 *response* with *start* and *added* as for `response_head`."""
+    """Return the head of a 101 *response* with its own lines in *start* and the gateway's in *added*."""
     switch = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % (response.upgrade or b"")
     return start + response.via + added + switch
 
@@ -117,7 +97,7 @@ def options_response(headers: Headers, *, status: HTTPStatus = HTTPStatus.NO_CON
 
 
 def own_response_bytes(response: OwnResponse, *, minor: bool, closes: bool) -> bytes:
-    """Return *response* for a client of HTTP/1.1 or, without *minor*, of 1.0. *closes* is as for `response_head`."""
+    """Return *response* for a client of HTTP/1.1 or, without *minor*, of 1.0, whose connection *closes* after it."""
     lines = [b"HTTP/1.1 %d %b" % (response.status, response.reason)]
     lines += (b"%b: %b" % field for field in response.headers)
     lines.append(date_line(int(time())))

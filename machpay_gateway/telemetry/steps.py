@@ -45,13 +45,20 @@ class StepTimes:
 
     def count_decision(self, began_at: float, asked_at: float | None, decided_at: float) -> None:
         """Count a decision, and the wait for the limiter within it."""
-        _count(self.decide, decided_at - began_at)
+        series, seconds = (
+            self.decide,
+            decided_at - began_at,
+        )  # inlined, as in `count_upstream`: it runs for each request
+        series[bisect_left(BOUNDS, seconds)] += 1
+        series[_SECONDS] += seconds
         if asked_at is not None:
             _count(self.admission, decided_at - asked_at)
 
     def count_upstream(self, seconds: float) -> None:
         """Count an upstream's response whose head arrived *seconds* after the decision."""
-        _count(self.upstream, seconds)
+        series = self.upstream
+        series[bisect_left(BOUNDS, seconds)] += 1
+        series[_SECONDS] += seconds
 
 
 def _series() -> list[float]:
