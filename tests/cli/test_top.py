@@ -243,7 +243,9 @@ async def test_what_a_key_takes_of_its_limit_is_by_its_fullest_minute_and_the_co
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, str, str]]:
     """Serve, and have one key in use; yield its id and its secret."""
-    with served(tmp_path_factory.mktemp("busy"), management="127.0.0.1:0") as gateway:
+    # Usage is stored well before a look of three seconds ends.
+    settings = "usage_seconds = 1"
+    with served(tmp_path_factory.mktemp("busy"), management="127.0.0.1:0", settings=settings) as gateway:
         key, secret = gateway.key()
         for _ in range(5):
             assert status(ask(gateway, "/v1/x", f"Authorization: Bearer {secret}")) == 200
