@@ -58,11 +58,24 @@ def test_an_ignored_header_over_a_unix_socket_names_the_way_out(tmp_path: Path) 
         until(lambda: 'from a Unix socket (as an address, "unix:")' in gateway.log)
 
 
+def has_ipv6() -> bool:
+    """Tell whether loopback has an address of IPv6, which containers often lack."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+        return True
+
+
 @together
-def test_a_port_alone_is_served_in_both_families(everywhere: Served) -> None:
-    for host in ("127.0.0.1", "127.0.0.9", "::1"):
-        assert ask((host, everywhere.port)).startswith(b"HTTP/1.1 200 ")
-    assert b"X-Forwarded-For: ::1\r\n" in ask(("::1", everywhere.port))
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
+def test_a_port_alone_is_served_in_both_families(everywhere: Served, host: str) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this host has no IPv6")
+    response = ask((host, everywhere.port))
+    assert response.startswith(b"HTTP/1.1 200 ")
+    assert f"X-Forwarded-For: {host}\r\n".encode() in response
 
 
 @together
