@@ -16,7 +16,9 @@ from machpay_gateway.proxy.upstream import UpstreamConnection
 from machpay_gateway.proxy.upstream_tls import UpstreamTls
 
 ATTEMPT_SECONDS = 0.25  # RFC 8305 §5: the recommended Connection Attempt Delay
-_STALE_SECONDS = 1.0  # how long a connection waits for a resolver while earlier addresses are there
+# How long a connection waits for a resolver while earlier addresses are there, and how old these are at least before
+# it is asked because none of them answers.
+_STALE_SECONDS = 1.0
 _RETRY_SECONDS = 5.0  # after a resolver has failed
 
 Opened = tuple[asyncio.BaseTransport, UpstreamConnection]
@@ -57,6 +59,7 @@ class Dialer:
         self.addresses: tuple[str, ...] = () if is_name else (origin.host,)
         self.resolve_at = float("-inf" if is_name else "inf")  # when the addresses are to be resolved again
         self.on_move: Callable[[frozenset[str]], None] | None = None
+        self._resolved_at = float("-inf" if is_name else "inf")
         self._slow: set[str] = set()  # of the addresses, those that failed or were overtaken
         self._turn = 0
         self._resolving: asyncio.Task[None] | None = None
@@ -70,10 +73,33 @@ class Dialer:
             await asyncio.wait([resolving], timeout=_STALE_SECONDS if self.addresses else None)
             if not self.addresses:
                 resolving.result()  # which raises what is wrong
+        tried = self.addresses
+        try:
+            return await self._open()
+        except OSError:
+            if not await self._has_moved(tried):
+                raise
+        except asyncio.CancelledError:  # after `connect_seconds`: nobody answers at these addresses
+            if self._is_stale():
+                _ = self.refresh()  # for the next request
+            raise
+        return await self._open()
+
+    async def _open(self) -> Opened:
         addresses = self._in_order()
         if not addresses:
             raise OSError("its name has no address")
         return await (self._attempt(addresses[0]) if len(addresses) == 1 else self._first_of(addresses))
+
+    async def _has_moved(self, tried: Sequence[str]) -> bool:
+        """Resolve the name again, because none of the addresses *tried* answers; return whether it has others now."""
+        if self._is_stale():
+            await asyncio.wait([self.refresh()], timeout=_STALE_SECONDS)
+        return not set(self.addresses) <= set(tried)
+
+    def _is_stale(self) -> bool:
+        """Return whether the name was resolved long enough ago; servers that fail must not flood the resolver."""
+        return self._resolved_at + _STALE_SECONDS <= self._clock()
 
     def refresh(self) -> "asyncio.Task[None]":
         """Resolve the name, once for all that wait for it. The task raises OSError while there is no address at all."""
@@ -89,6 +115,7 @@ class Dialer:
 
     async def _resolve(self) -> None:
         origin = self._origin
+        self._resolved_at = self._clock()
         try:
             resolved = await self._loop.getaddrinfo(origin.host, origin.port, family=AF_UNSPEC, type=SOCK_STREAM)
         except OSError:

@@ -18,6 +18,7 @@ from machpay_gateway.proxy.readers import ResponseReader
 from machpay_gateway.proxy.upstream import UpstreamConnection
 from tests.clocks import FixedClock
 from tests.proxy.harness import Rig, Upstream, proxied, request
+from tests.redises.ports import free_port
 
 GOOD, SECOND, DEAF, CLOSED = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
 NAME = "api.internal"
@@ -151,6 +152,45 @@ async def test_connections_that_begin_together_resolve_a_name_once(names: Names)
         names.gate.set()
         assert await asyncio.gather(*connecting[1:]) == [GOOD] * 4
         assert names.questions == 1
+
+
+async def test_a_name_is_resolved_at_once_when_its_address_refuses(names: Names) -> None:
+    async with Upstream() as upstream:
+        clock = FixedClock(0.0)
+        dialer = _dialer(upstream.port, clock, seconds=300.0)
+        assert await _address(dialer) == GOOD
+        dialer.addresses = (CLOSED,)  # where the server was before
+        with pytest.raises(ConnectionRefusedError):
+            await dialer.connect()
+        assert names.questions == 1  # it was resolved a moment ago
+        clock.now = 1.0
+        assert await _address(dialer) == GOOD
+        assert names.questions == 2
+
+
+async def test_servers_that_refuse_do_not_flood_the_resolver(names: Names) -> None:
+    clock = FixedClock(0.0)
+    names.addresses = (CLOSED,)
+    dialer = _dialer(free_port(), clock, seconds=300.0)
+    for _ in range(20):
+        with pytest.raises(ConnectionRefusedError):
+            await dialer.connect()
+        clock.now += 0.25
+    assert names.questions == 5
+
+
+async def test_a_name_is_resolved_again_after_nobody_answered_in_time(names: Names) -> None:
+    async with Upstream() as upstream:
+        clock = FixedClock(0.0)
+        dialer = _dialer(upstream.port, clock, seconds=300.0)
+        assert await _address(dialer) == GOOD
+        dialer.addresses = (DEAF,)
+        clock.now = 2.0
+        with deaf(upstream.port), pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await dialer.connect()
+        assert await _address(dialer) == GOOD
+        assert names.questions == 2
 
 
 async def test_a_resolver_that_hangs_delays_no_connection_to_known_addresses(names: Names) -> None:
