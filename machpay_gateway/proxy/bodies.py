@@ -35,7 +35,7 @@ class Body(Protocol):
         """Whether the message has ended."""
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the payload in *data*, and what follows the message. Raises BadBodyError."""
+        """Return the payload in *data*, and what follows the message. Raises BodyFramingError."""
 
 
 class FixedLengthBody:
@@ -62,8 +62,8 @@ class FixedLengthBody:
         return data[:left], data[left:]
 
 
-class CloseDelimitedBody:
-    """The body of a response that ends with its connection."""
+class _UnframedBody:
+    """A body whose bytes are its payload, until something else than the bytes says that it *is_done*."""
 
     __slots__ = ("is_done", "trailers")
 
@@ -74,6 +74,18 @@ class CloseDelimitedBody:
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Return *data*, all of which is payload."""
         return data, b""
+
+
+class CloseDelimitedBody(_UnframedBody):
+    """The body of a response that ends with its connection."""
+
+    __slots__ = ()
+
+
+class StreamBody(_UnframedBody):
+    """The body of a message of HTTP/2, whose stream says where it ends."""
+
+    __slots__ = ()
 
 
 class ChunkedBody:
@@ -94,7 +106,7 @@ class ChunkedBody:
         self.trailers = b""
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the payload in *data*, and what follows the message. Raises BadBodyError."""
+        """Return the payload in *data*, and what follows the message. Raises BodyFramingError."""
         pieces: list[bytes] = []
         at = 0
         if self._pending:

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from time import monotonic
 from typing import cast
 
-from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import (
     DataReceived,
@@ -27,12 +26,11 @@ from h2.events import (
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 
-from machpay_gateway.proxy.bodies import Body, ChunkedBody, FixedLengthBody
+from machpay_gateway.proxy.bodies import Body, ChunkedBody, FixedLengthBody, StreamBody
 from machpay_gateway.proxy.framing import HEAD_END
 from machpay_gateway.proxy.header_fields import HeaderFields
 from machpay_gateway.proxy.heads import ResponseHead
 from machpay_gateway.proxy.http2 import bounds
-from machpay_gateway.proxy.http2.content import StreamBody
 from machpay_gateway.proxy.http2.fields import (
     Fields,
     read_response_block,
@@ -54,14 +52,6 @@ _LAST_ID = 2**31 - 1
 _HEADER, _GOAWAY = 9, 7
 _NO_RULES = HeaderFields({}, passes_identity=True)  # the trailers of a request were checked as they came
 _WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
-_CONFIGURATION = H2Configuration(
-    client_side=True,
-    header_encoding=None,
-    validate_inbound_headers=False,
-    normalize_inbound_headers=False,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-)
 
 Retry = Callable[["UpstreamStream"], None]
 
@@ -327,7 +317,7 @@ class Http2Upstream(UpstreamConnection):
         self._reserved = 0  # streams that have not begun
         self._partial = b""
         self._is_receiving = self._is_flushing = False
-        self._h2 = Http2State(_CONFIGURATION)
+        self._h2 = Http2State(client_side=True)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the preface and the settings."""
@@ -430,7 +420,7 @@ class Http2Upstream(UpstreamConnection):
 
     def _event_received(self, event: Event) -> None:
         if isinstance(event, RemoteSettingsChanged):
-            self._h2.encoder.header_table_size = min(self._h2.encoder.header_table_size, bounds.TABLE_SIZE)
+            self._h2.bound_compression()
             if not self.ready.done():
                 self.ready.set_result(None)
             self._send_unsent()
@@ -477,15 +467,10 @@ class Http2Upstream(UpstreamConnection):
         """Send what the windows allow of *data*, the end of the request if it *is_last*; return how much that is."""
         if self.is_full or not stream_id:
             return 0
-        left = min(len(data), self._h2.local_flow_control_window(stream_id))
-        at = 0
-        while at < left:
-            piece = data[at : min(at + bounds.MAX_FRAME, left)]
-            at += len(piece)
-            self._h2.send_data(stream_id, piece, end_stream=is_last and at == len(data))
-        if at:
+        sent = self._h2.send_fitting(stream_id, data, is_last=is_last)
+        if sent:
             self._flush_soon()
-        return at
+        return sent
 
     def send_end(self, stream_id: int, trailers: Fields) -> None:
         """End a request, with *trailers* if there are any."""

@@ -5,10 +5,10 @@ of those before it, and since some are counted, and some ignored, before they co
 """
 
 import asyncio
+from math import ceil
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
-from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -54,16 +54,6 @@ _IGNORED = frozenset({_PRIORITY, _GOAWAY})
 _LAST_ID = 2**31 - 1
 _LINGER_SECONDS = 2.0
 _BODY_SECONDS = 1e9  # as for HTTP/1.1: who waits for a body is evicted last
-
-# Checked by `fields` instead, and by the rules for heads: h2 would close the connection for one malformed request.
-_CONFIGURATION = H2Configuration(
-    client_side=False,
-    header_encoding=None,
-    validate_inbound_headers=False,
-    normalize_inbound_headers=False,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-)
 
 
 class Http2Connection(asyncio.Protocol):
@@ -210,7 +200,7 @@ class Http2Connection(asyncio.Protocol):
             else:
                 self._send_unsent()
         elif isinstance(event, RemoteSettingsChanged):
-            self._h2.encoder.header_table_size = min(self._h2.encoder.header_table_size, bounds.TABLE_SIZE)
+            self._h2.bound_compression()
             self._send_unsent()
         elif isinstance(event, DataReceived | StreamEnded | StreamReset | TrailersReceived):
             self._stream_event_received(event)
@@ -297,16 +287,11 @@ class Http2Connection(asyncio.Protocol):
         """Send what the windows allow of *data*, the end of the response if it *is_last*; return how much that is."""
         if self._is_full:
             return 0
-        left = min(len(data), self._h2.local_flow_control_window(stream_id))
-        at = 0
-        while at < left:
-            piece = data[at : min(at + bounds.MAX_FRAME, left)]
-            at += len(piece)
-            self._h2.send_data(stream_id, piece, end_stream=is_last and at == len(data))
-            self._control_frames.earn(bounds.DATA_EARNS)
-        if at:
+        sent = self._h2.send_fitting(stream_id, data, is_last=is_last)
+        if sent:
+            self._control_frames.earn(bounds.DATA_EARNS * ceil(sent / bounds.MAX_FRAME))
             self._flush_soon()
-        return at
+        return sent
 
     def send_end(self, stream_id: int) -> None:
         """End a response."""
@@ -457,7 +442,7 @@ def _begin(max_block: int) -> Http2State:
 
     A header block has at most *max_block* bytes of fields.
     """
-    connection = Http2State(_CONFIGURATION)
+    connection = Http2State(client_side=False)
     settings = {
         SettingCodes.MAX_CONCURRENT_STREAMS: bounds.MAX_STREAMS,
         SettingCodes.INITIAL_WINDOW_SIZE: bounds.STREAM_WINDOW,

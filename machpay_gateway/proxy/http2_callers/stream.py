@@ -6,13 +6,12 @@ from typing import Protocol
 
 from h2.errors import ErrorCodes
 
-from machpay_gateway.proxy.bodies import Body, BodyFramingError, check_trailers
+from machpay_gateway.proxy.bodies import Body, BodyFramingError, StreamBody, check_trailers
 from machpay_gateway.proxy.context import ProxyContext
 from machpay_gateway.proxy.downstream import NEVER
 from machpay_gateway.proxy.forwarding import Forwarder
 from machpay_gateway.proxy.framing import FramedRequest
 from machpay_gateway.proxy.heads import ResponseHead
-from machpay_gateway.proxy.http2.content import StreamBody
 from machpay_gateway.proxy.http2.fields import (
     Fields,
     RequestBlock,
