@@ -294,16 +294,16 @@ class Forwarder(UpstreamHandler):
         environment = principal.environment if isinstance(principal, Principal) else "public"
         destination = plan.destinations.get(environment)
         if destination is None or not plan.is_plain or self.request.host is None:
-            self._forward_adapted(plan, principal)
+            self._forward_adapted(plan, environment)
             return
         head = self._head_with_credentials() if plan.options.forward_credentials else self._upstream_head()
         self._forward(destination.pool, plan.options, head)
 
-    def _forward_adapted(self, plan: RoutePlan, principal: Principal | Anonymous) -> None:
-        """Forward by *plan*, which changes the head."""
+    def _forward_adapted(self, plan: RoutePlan, environment: str) -> None:
+        """Forward by *plan*, which changes the head, to the upstream of *environment*."""
         if plan.is_preflight and (announced := self._context.announced_plan(self.facts)) is not None:
             plan = self._plan = announced
-        destination = plan.destination_for(principal)
+        destination = plan.destinations.get(environment)
         if destination is None:
             self.refuse(Reason.WRONG_ENVIRONMENT, "the service has no upstream for this environment")
             return

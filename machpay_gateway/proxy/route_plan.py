@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from machpay_gateway.core.decision.policy import PREFLIGHT
-from machpay_gateway.core.decision.principal import Anonymous, Principal
 from machpay_gateway.core.decision.route import Route
 from machpay_gateway.core.network.proxy_settings import CLIENT_HOST, UPSTREAM_HOST, ProxySettings
 from machpay_gateway.proxy.heads import PSEUDONYM
@@ -63,10 +62,6 @@ class RoutePlan:
             and not self.is_preflight
             and not any(destination.base for destination in destinations.values())
         )
-
-    def destination_for(self, principal: Principal | Anonymous) -> Destination | None:
-        """Return where requests of *principal* go; None if its environment has no server."""
-        return self.destinations.get(principal.environment if isinstance(principal, Principal) else "public")
 
     def adapt(self, head: bytes, path: str | None, host: bytes | None, destination: Destination) -> AdaptedHead | None:
         """Return *head*, of a request to the decoded *path* at *host*, as an upstream at *destination* gets it.
