@@ -27,6 +27,7 @@ from machpay_gateway.gateway import Gateway
 from machpay_gateway.problem_pages import PROBLEM_ROUTE, problem_pages
 from machpay_gateway.settings import Options
 from machpay_gateway.settings.model import check_certified_routes
+from machpay_gateway.telemetry.own_requests import note_decision
 from machpay_gateway.web.application_scopes import ApplicationScopes, may_refuse
 from machpay_gateway.web.cors import Cors, cors_fields, only_value, preflight_headers, sending_cors
 from machpay_gateway.web.headers import Headers, refusal_headers, response_headers
@@ -345,12 +346,14 @@ class MachPayAuth:
         began_at: float,
     ) -> None:
         self.gateway.refusals.add(facts, denied)
+        outcome = outcome_of_refusal(denied)
+        note_decision(scope, facts, denied.principal, denied.route, outcome)
         headers = refusal_headers(denied, legacy=self.gateway.legacy_headers)
         problem = problem_for(denied, facts.request_id, self.gateway.brand, self.trust.credentials.challenge)
         try:
             await send_problem(scope, receive, send, problem, headers)
         finally:
-            record(denied.principal, denied.route, outcome_of_refusal(denied), problem.status, began_at)
+            record(denied.principal, denied.route, outcome, problem.status, began_at)
 
 
 def _add_to_error_response(scope: Scope, headers: Headers, *, is_first: bool = True) -> None:

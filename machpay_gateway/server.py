@@ -22,13 +22,12 @@ from machpay_gateway.admin.operations import OWN_ROUTES
 from machpay_gateway.assembly import ConfiguredGateway, with_own_routes
 from machpay_gateway.core.decision.decision import Denied
 from machpay_gateway.core.decision.reason import Reason
-from machpay_gateway.core.decision.request_facts import RequestFacts
 from machpay_gateway.core.decision.route import ALL_THE_REST, Route
 from machpay_gateway.core.errors import ConfigurationError, StoreUnavailable
 from machpay_gateway.core.limits.admission import UNCOUNTED
 from machpay_gateway.core.network.cookies import sets_own_cookie, split_own_cookies
 from machpay_gateway.core.network.cors import CORS_FOR_ALL
-from machpay_gateway.core.usage.outcome import outcome_of, outcome_of_refusal
+from machpay_gateway.core.usage.outcome import outcome_of
 from machpay_gateway.forward_auth.front import ForwardAuth
 from machpay_gateway.gateway import Gateway
 from machpay_gateway.middleware import MachPayAuth
@@ -52,7 +51,6 @@ from machpay_gateway.web.request_facts import (
 
 if TYPE_CHECKING:
     from machpay_gateway.core.oauth.settings import OAuthSettings
-    from machpay_gateway.telemetry.traces import Record
 
 JWKS_PATH = "/.well-known/jwks.json"
 _ALWAYS = (*OWN_ROUTES, Route(f"GET {JWKS_PATH}", public=True, cors=CORS_FOR_ALL))
@@ -183,21 +181,6 @@ class _ControlPlaneApp(MachPayAuth):
 
     def _is_ours(self, path: str) -> bool:
         return self._branches.app_for(path) is not None or path in self._problem_paths
-
-    @override
-    async def _refuse(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        facts: RequestFacts,
-        denied: Denied,
-        *,
-        record: "Record",
-        began_at: float,
-    ) -> None:
-        note_decision(scope, facts, denied.principal, denied.route, outcome_of_refusal(denied))
-        await super()._refuse(scope, receive, send, facts, denied, record=record, began_at=began_at)
 
     async def _refuse_page(self, scope: Scope, receive: Receive, send: Send, detail: str) -> None:
         began_at = perf_counter()
