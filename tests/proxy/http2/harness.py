@@ -112,6 +112,20 @@ class Http2Client:
         self.state.send_data(stream_id, data, end_stream=is_last)
         self.flush()
 
+    async def fill(self, stream_id: int, *, most: int) -> int:
+        """Send content until the windows stay closed, or *most* bytes are sent; return how many were."""
+        sent = 0
+        while sent < most:
+            try:
+                async with asyncio.timeout(0.3):
+                    await self.until(lambda: self.state.local_flow_control_window(stream_id) > 0)
+            except TimeoutError:
+                break
+            size = min(self.state.local_flow_control_window(stream_id), 16_384)
+            self.data(stream_id, b"y" * size)
+            sent += size
+        return sent
+
     async def until(self, claim: Callable[[], object]) -> None:
         """Wait until *claim* holds."""
         async with asyncio.timeout(PATIENCE_SECONDS):

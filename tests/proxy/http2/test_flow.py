@@ -36,16 +36,7 @@ async def test_an_upstream_that_does_not_read_stops_the_client_alone() -> None:
 
     async with Upstream(handler) as upstream, proxied(upstream) as rig, http2(rig) as client:
         stream = client.request("POST", "/public/slow", is_open=True)
-        sent = 0
-        while sent < 20_000_000:
-            try:
-                async with asyncio.timeout(0.3):
-                    await client.until(lambda: client.state.local_flow_control_window(stream) > 0)
-            except TimeoutError:
-                break
-            size = min(client.state.local_flow_control_window(stream), 16_384)
-            client.data(stream, b"y" * size)
-            sent += size
+        sent = await client.fill(stream, most=20_000_000)
         assert sent < 20_000_000
         assert (await client.fetch()).status == 200
         waiting.set()

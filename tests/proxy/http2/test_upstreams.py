@@ -243,16 +243,7 @@ async def test_a_response_may_come_before_the_request_has_ended() -> None:
 async def test_windows_apply_backpressure_both_ways() -> None:
     async with served(lambda _: None, takes_content=False, answers_early=True) as (rig, upstream), http2(rig) as client:
         stream = client.request("POST", is_open=True)
-        sent = 0
-        while sent < 5_000_000:
-            try:
-                async with asyncio.timeout(0.3):
-                    await client.until(lambda: client.state.local_flow_control_window(stream) > 0)
-            except TimeoutError:
-                break
-            size = min(client.state.local_flow_control_window(stream), 16_384)
-            client.data(stream, b"y" * size)
-            sent += size
+        sent = await client.fill(stream, most=5_000_000)
         assert 65_535 < sent < 500_000
         assert len(upstream.calls[0].body) == 65_535
 
