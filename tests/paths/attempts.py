@@ -1,6 +1,5 @@
 """Every caller asks for every spelling of a path, by a real proxy in front of a real server: which handler has run?"""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,8 +8,9 @@ from machpay_gateway import Tier
 from machpay_gateway.core.decision.policy import Unlisted
 from machpay_gateway.core.network.proxy_settings import PathChoice
 from tests.paths.handlers import BY_NAME, HANDLERS, HELD
+from tests.paths.sending import answers_to
 from tests.paths.spellings import spellings
-from tests.proxy.harness import Client, Rig, Upstream, proxied
+from tests.proxy.harness import Rig, Upstream, proxied
 
 if TYPE_CHECKING:
     from machpay_gateway.settings import Options
@@ -58,24 +58,14 @@ async def handlers_that_ran(
 
 
 async def _run_all(rig: Rig, callers: Callers, paths: Sequence[str]) -> Sequence[Ran]:
-    attempts = iter([(path, held) for path in dict.fromkeys(paths) for held in callers])
-    ran: list[Ran] = []
+    attempts = [(path, held) for path in dict.fromkeys(paths) for held in callers]
+    requests = (((path, held), _request(path, callers[held])) for path, held in attempts)
+    return [
+        Ran(path, held, handler)
+        for (path, held), status, body in await answers_to(rig.port, requests, at_once=_AT_ONCE, seconds=_SECONDS)
+        if status == HTTPStatus.OK and (handler := body.decode()) in BY_NAME
+    ]
 
-    async def ask() -> None:
-        client: Client | None = None
-        for path, held in attempts:
-            client = client or Client(*await asyncio.open_connection("127.0.0.1", rig.port))
-            fields = f"Authorization: Bearer {callers[held]}\r\n" if held else ""
-            await client.send(f"GET {path} HTTP/1.1\r\nHost: api.test\r\n{fields}\r\n".encode())
-            status, head, body = await client.answer()
-            if status == HTTPStatus.OK and (name := body.decode()) in BY_NAME:
-                ran.append(Ran(path, held, name))
-            if b"connection: close" in head.lower():
-                client.writer.close()
-                client = None
-        if client is not None:
-            client.writer.close()
 
-    async with asyncio.timeout(_SECONDS):
-        await asyncio.gather(*(ask() for _ in range(_AT_ONCE)))
-    return ran
+def _request(path: str, secret: str) -> str:
+    return f"{path}\r\nAuthorization: Bearer {secret}\r\n" if secret else path

@@ -1,6 +1,5 @@
 """Every target is sent through our proxy and through another one, to an upstream that records it: the same bytes?"""
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -8,8 +7,9 @@ from pathlib import Path
 
 from machpay_gateway import Route
 from tests.paths.forwarding_proxies import running
+from tests.paths.sending import answers_to
 from tests.paths.sent_targets import expected
-from tests.proxy.harness import Client, Upstream, proxied
+from tests.proxy.harness import Upstream, proxied
 from tests.proxy.strict import Strict
 
 _AT_ONCE = 8
@@ -35,22 +35,5 @@ async def compare(kind: str, folder: Path, targets: Sequence[str]) -> Mapping[st
 
 async def _forwarded(port: int, targets: Sequence[str]) -> Mapping[str, str | None]:
     """Return what the upstream got for each of *targets* at *port*; None if it got nothing."""
-    left = iter(targets)
-    forwarded: dict[str, str | None] = {}
-
-    async def send() -> None:
-        client: Client | None = None
-        for target in left:
-            client = client or Client(*await asyncio.open_connection("127.0.0.1", port))
-            await client.send(f"GET {target} HTTP/1.1\r\nHost: api.test\r\n\r\n".encode())
-            status, head, body = await client.answer()
-            forwarded[target] = body.decode() if status == HTTPStatus.OK else None
-            if b"connection: close" in head.lower():
-                client.writer.close()
-                client = None
-        if client is not None:
-            client.writer.close()
-
-    async with asyncio.timeout(_SECONDS):
-        await asyncio.gather(*(send() for _ in range(_AT_ONCE)))
-    return forwarded
+    answers = await answers_to(port, ((target, target) for target in targets), at_once=_AT_ONCE, seconds=_SECONDS)
+    return {target: body.decode() if status == HTTPStatus.OK else None for target, status, body in answers}
